@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// toolboxPSS returns the proportional set size of the largest toolbox process
+// on this host, in MB.
+func toolboxPSS() (float64, error) {
+	most := 0.0
+	for _, pid := range pids() {
+		args, _ := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
+		if !bytes.HasPrefix(args, []byte("/.atoll/toolbox")) {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join("/proc", pid, "smaps_rollup"))
+		if err != nil {
+			continue
+		}
+		most = max(most, field(string(b), "Pss:")/1000)
+	}
+	if most == 0 {
+		return 0, errors.New("no toolbox process found")
+	}
+	return most, nil
+}
+
+// treeRSS adds up the server's and its containerd's resident memory, in MB.
+// Shims belong to sandboxes and are named in the detail only.
+func treeRSS(home string, server int) (mb float64, detail string, err error) {
+	rss := func(pid string) float64 {
+		b, _ := os.ReadFile(filepath.Join("/proc", pid, "status"))
+		return field(string(b), "VmRSS:") / 1000
+	}
+	own := rss(strconv.Itoa(server))
+	var ctrd, shims float64
+	n := 0
+	for _, pid := range pids() {
+		args, _ := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
+		line := string(bytes.ReplaceAll(args, []byte{0}, []byte(" ")))
+		switch {
+		case strings.Contains(line, " containerd ") && strings.Contains(line, home):
+			ctrd += rss(pid)
+		case strings.Contains(line, "containerd-shim-runc-v2") && strings.Contains(line, "-namespace atoll"):
+			shims += rss(pid)
+			n++
+		}
+	}
+	if ctrd == 0 {
+		return 0, "", errors.New("the server's containerd was not found")
+	}
+	return own + ctrd, fmt.Sprintf("server %.0f + containerd %.0f (RSS); beside them %d shims of pooled sandboxes, %.0f", own, ctrd, n, shims), nil
+}
+
+func pids() []string {
+	list, _ := filepath.Glob("/proc/[0-9]*")
+	for i, p := range list {
+		list[i] = filepath.Base(p)
+	}
+	return list
+}
+
+// field reads a number of kB that follows name in a /proc file.
+func field(text, name string) float64 {
+	_, rest, ok := strings.Cut(text, name)
+	if !ok {
+		return 0
+	}
+	v, _ := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	return v
+}
