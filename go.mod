@@ -235,7 +235,6 @@ require (
 )
 
 tool (
-	github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 	honnef.co/go/tools/cmd/staticcheck
 	mvdan.cc/gofumpt
 )
