@@ -1,0 +1,225 @@
+// Package gateway is the door of a server: it authenticates, routes and
+// forwards, and holds no state of its own. Everything behind it is reached
+// through the interfaces of package engine.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/gateway/api"
+	"github.com/atoll-sh/atoll/gateway/auth"
+	"github.com/atoll-sh/atoll/gateway/proxy"
+	"github.com/atoll-sh/atoll/gateway/wire"
+)
+
+// Config is what a gateway needs. Listen and the services are required.
+type Config struct {
+	Listen    string // host:port; port 0 takes a free one
+	Sandboxes engine.Sandboxes
+	Snapshots engine.Snapshots
+	Toolboxes engine.Toolboxes
+	Events    engine.Events
+	Keys      engine.Keys
+	Inspector engine.Inspector
+	MCP       http.Handler         // serves /mcp and /mcp/x/{set}; nil: not offered
+	Ready     func() error         // nil: always ready
+	Metrics   *prometheus.Registry // nil: an own one
+	Log       *slog.Logger         // nil: nowhere
+	Shutdown  func()               // asked for by an administrator; nil: not offered
+	PublicURL string               // how clients reach us; empty: as they did
+	Hosts     []string             // further host names that browsers may use
+	Version   string
+	// DefaultSnapshot and Region are told to clients; empty: atoll-small, local.
+	DefaultSnapshot, Region string
+}
+
+// Server is a listening gateway.
+type Server struct {
+	config   Config
+	listener net.Listener
+	http     *http.Server
+	proxy    *proxy.Proxy
+	metrics  *metrics
+	api      *api.API
+	closing  chan struct{}
+	served   chan error // one value, when serving is over
+	once     sync.Once
+	closeErr error
+}
+
+// Open listens and begins to serve. When it returns, requests are answered.
+func Open(ctx context.Context, c Config) (*Server, error) {
+	c = withDefaults(c)
+	m, err := newMetrics(c.Metrics, c.Sandboxes)
+	if err != nil {
+		return nil, err
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return nil, (&engine.Error{
+			Kind: engine.KindUnavailable, Message: "cannot listen on " + c.Listen, Err: err,
+		}).WithHint("choose another address with --listen")
+	}
+	s := &Server{config: c, listener: l, metrics: m, closing: make(chan struct{}), served: make(chan error, 1)}
+	s.proxy = proxy.New(c.Toolboxes, c.Log)
+	s.http = &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    256 << 10,
+		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
+	}
+	go func() { s.served <- s.http.Serve(l) }()
+	return s, nil
+}
+
+func withDefaults(c Config) Config {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = prometheus.NewRegistry()
+	}
+	if c.Ready == nil {
+		c.Ready = func() error { return nil }
+	}
+	if c.DefaultSnapshot == "" {
+		c.DefaultSnapshot = "atoll-small"
+	}
+	if c.Region == "" {
+		c.Region = "local"
+	}
+	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
+	return c
+}
+
+// Addr is the address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// URL is the server's own URL, without a trailing slash.
+func (s *Server) URL() string {
+	if s.config.PublicURL != "" {
+		return s.config.PublicURL
+	}
+	return "http://" + reachable(s.listener.Addr())
+}
+
+// reachable replaces the unspecified address, which nobody can connect to.
+func reachable(a net.Addr) string {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return a.String()
+	}
+	return fmt.Sprintf("127.0.0.1:%d", tcp.Port)
+}
+
+// Close stops to listen, lets requests end until ctx does, then cuts them. It
+// may be called more than once.
+func (s *Server) Close(ctx context.Context) error {
+	s.once.Do(func() { s.closeErr = s.shut(ctx) })
+	return s.closeErr
+}
+
+func (s *Server) shut(ctx context.Context) error {
+	close(s.closing)
+	streams := s.proxy.Close(ctx)
+	graceful := s.http.Shutdown(ctx)
+	cut := s.http.Close()
+	if err := <-s.served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.listener.Addr(), err)
+	}
+	return errors.Join(streams, graceful, cut)
+}
+
+// Routes returns the keys of the control API's operations that are routed.
+func (s *Server) Routes() map[string]bool { return s.api.Routes() }
+
+func (s *Server) handler() http.Handler {
+	guard := auth.New(s.config.Keys, time.Now)
+	browsers := auth.NewBrowsers(s.hosts()...)
+	s.api = api.New(s.apiConfig(guard))
+
+	r := chi.NewRouter()
+	r.Use(s.observe, s.recoverPanics, browsers.CheckHost, auth.CORS)
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, r, engine.Errorf(engine.KindNotFound, "Cannot %s %s", r.Method, r.URL.Path))
+	})
+	r.Get("/healthz", s.healthz)
+	r.Get("/readyz", s.readyz)
+	r.Get("/metrics", s.guardMetrics(guard))
+	r.Handle("/toolbox/*", guard.Require(s.proxy.Handler("/toolbox/", "")))
+	r.Handle("/api/toolbox/*", guard.Require(s.proxy.Handler("/api/toolbox/", "/toolbox")))
+	mcp := browsers.CheckOrigin(guard.Require(s.mcp()))
+	r.Handle("/mcp", mcp)
+	r.Handle("/mcp/*", mcp)
+	r.Mount("/api", s.api)
+	return r
+}
+
+func (s *Server) apiConfig(g *auth.Guard) api.Config {
+	c := s.config
+	return api.Config{
+		Sandboxes: c.Sandboxes, Snapshots: c.Snapshots, Toolboxes: c.Toolboxes, Events: c.Events, Inspector: c.Inspector,
+		Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
+		DefaultSnapshot: c.DefaultSnapshot, Region: c.Region, Log: c.Log,
+		Created: s.metrics.created, Closing: s.closing,
+	}
+}
+
+func (s *Server) hosts() []string {
+	_, public, _ := strings.Cut(s.config.PublicURL, "://")
+	public, _, _ = strings.Cut(public, "/")
+	return append([]string{public, s.config.Listen}, s.config.Hosts...)
+}
+
+// baseURL is how this caller reached us, unless we know better.
+func (s *Server) baseURL(r *http.Request) string {
+	switch {
+	case s.config.PublicURL != "":
+		return s.config.PublicURL
+	case r.TLS != nil:
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
+
+// maxMCP bounds the bodies of MCP requests; files travel in them.
+const maxMCP = 64 << 20
+
+func (s *Server) mcp() http.Handler {
+	if s.config.MCP == nil {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			writeError(w, r, wire.NotBuilt("MCP over HTTP on this server"))
+		})
+	}
+	return http.MaxBytesHandler(s.config.MCP, maxMCP)
+}
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+	wire.WriteJSON(w, http.StatusOK, map[string]string{"status": "ok", "version": s.config.Version})
+}
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	if err := s.config.Ready(); err != nil {
+		e := engine.AsError(err)
+		writeError(w, r, engine.Errorf(engine.KindUnavailable, "not ready: %s", e.Message).WithHint("%s", e.Hint))
+		return
+	}
+	wire.WriteJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+// writeError is the gateway's one way to answer with an error; wire.StatusOf
+// holds the mapping of kinds to statuses.
+func writeError(w http.ResponseWriter, r *http.Request, err error) { wire.WriteError(w, r, err) }
