@@ -1,0 +1,106 @@
+package container
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/contrib/seccomp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// deniedCalls are refused although containerd's profile, or a later version of
+// it, may allow them: each is a way around our limits or our view of what a
+// sandbox does, or has a record of kernel holes, and none is needed inside.
+var deniedCalls = []string{
+	"add_key", "keyctl", "request_key", // keyrings are not namespaced well
+	"bpf", "perf_event_open", "userfaultfd", // kernel attack surface
+	"io_uring_setup", "io_uring_enter", "io_uring_register", // work without system calls escapes the watch
+	"kexec_load", "kexec_file_load", "open_by_handle_at", "lookup_dcookie",
+	"mount", "umount", "umount2", "move_mount", "fsopen", "fsmount", "fsconfig", "fspick", "open_tree", "mount_setattr", "pivot_root",
+	"setns", "unshare", "swapon", "swapoff", "acct", "quotactl", "quotactl_fd", "nfsservctl", "vm86", "vm86old",
+	"listmount", "statmount", "modify_ldt", "uselib", "_sysctl", "sysfs", "ustat",
+}
+
+// socketFamilies are what a program in a sandbox may open. All others, AF_ALG,
+// AF_VSOCK and the rare protocols among them, only add kernel code to attack.
+var socketFamilies = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET}
+
+// seccompProfile returns containerd's default profile for the given
+// capabilities without deniedCalls, as JSON. It names the machine's own
+// architecture alone: a 32-bit or x32 call kills the caller, and the runtime
+// compiles a third of the rules, on every start.
+func seccompProfile(caps []string) (json.RawMessage, error) {
+	p := seccomp.DefaultProfile(&specs.Spec{Process: &specs.Process{
+		Capabilities: &specs.LinuxCapabilities{Bounding: caps},
+	}})
+	arch, ok := map[string]specs.Arch{"amd64": specs.ArchX86_64, "arm64": specs.ArchAARCH64}[runtime.GOARCH]
+	if !ok {
+		return nil, fmt.Errorf("no system call filter for %s", runtime.GOARCH)
+	}
+	p.Architectures = []specs.Arch{arch}
+	p.Syscalls = mergeRules(p.Syscalls)
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encode seccomp profile: %w", err)
+	}
+	return b, nil
+}
+
+// mergeRules drops the denied calls, the calls of other architectures and the
+// socket rules, which it replaces by socketFamilies, and folds all calls that
+// are allowed without a condition into one rule.
+func mergeRules(in []specs.LinuxSyscall) []specs.LinuxSyscall {
+	var always []string
+	var out []specs.LinuxSyscall
+	for _, r := range in {
+		names := slices.DeleteFunc(slices.Clone(r.Names), unwanted)
+		if len(names) == 0 {
+			continue
+		}
+		if r.Action == specs.ActAllow && len(r.Args) == 0 {
+			always = append(always, names...)
+			continue
+		}
+		r.Names = names
+		out = append(out, r)
+	}
+	for _, f := range socketFamilies {
+		out = append(out, specs.LinuxSyscall{
+			Names:  []string{"socket"},
+			Action: specs.ActAllow,
+			Args:   []specs.LinuxSeccompArg{{Index: 0, Value: f, Op: specs.OpEqualTo}},
+		})
+	}
+	slices.Sort(always)
+	return append([]specs.LinuxSyscall{{Names: slices.Compact(always), Action: specs.ActAllow}}, out...)
+}
+
+func unwanted(name string) bool {
+	if name == "socket" || slices.Contains(deniedCalls, name) {
+		return true
+	}
+	return runtime.GOARCH == "amd64" && foreign(name)
+}
+
+// foreign tells calls that exist on 32-bit machines only. libseccomp would
+// drop them one by one while compiling.
+func foreign(name string) bool {
+	for _, suffix := range []string{"_time64", "32", "64"} {
+		switch name {
+		case "fadvise64", "getdents64", "pread64", "prlimit64", "pwrite64":
+			return false
+		}
+		if strings.HasSuffix(name, suffix) {
+			return true
+		}
+	}
+	switch name {
+	case "_llseek", "_newselect", "ipc", "socketcall", "send", "recv", "sigprocmask", "sigreturn", "ugetrlimit", "waitpid":
+		return true
+	}
+	return false
+}
