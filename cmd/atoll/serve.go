@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/atoll-sh/atoll/engine/config"
+)
+
+// newServeCommand is `atoll serve`.
+func newServeCommand() *cobra.Command {
+	var file string
+	flags := config.Default()
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server in the foreground",
+		Long: "Runs the gateway, the engine and a runner in one process until it is told to stop.\n" +
+			"Sandboxes go on when it ends; the next start adopts them.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(file, os.Environ())
+			if err != nil {
+				return err
+			}
+			overlay(cmd, &cfg, flags)
+			if err := cfg.Validate(); err != nil {
+				return fmt.Errorf("configuration:\n%w", err)
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return serve(ctx, cfg, newLogger(cfg.LogLevel))
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&file, "config", "", "configuration file (YAML)")
+	f.StringVar(&flags.Listen, "listen", flags.Listen, "host:port of the API")
+	f.StringVar(&flags.PublicURL, "public-url", "", "URL that clients reach the server by")
+	f.StringVar(&flags.DatabaseURL, "database-url", "", "postgres://…; empty keeps SQLite in the home")
+	f.StringVar(&flags.NATSURL, "nats-url", "", "join a cluster; empty runs in one process")
+	f.StringVar(&flags.Containerd, "containerd", "", "socket of a containerd to use; empty starts our own")
+	f.StringVar(&flags.Runtime, "runtime", flags.Runtime, "OCI runtime: runc, crun or a path")
+	f.IntVar(&flags.PoolSize, "pool-size", flags.PoolSize, "warm sandboxes to keep ready; -1 chooses by cores, 0 is off")
+	f.Int64Var(&flags.DiskGiB, "disk-gib", 0, "largest size of the storage pool; 0 chooses by free space")
+	f.StringVar(&flags.Resolvers, "resolvers", "", "DNS servers for sandboxes, ip:port,…; empty takes the host's")
+	f.StringVar(&flags.LogLevel, "log-level", flags.LogLevel, "debug, info, warn or error")
+	return cmd
+}
+
+// overlay copies the flags that were given over the configuration.
+func overlay(cmd *cobra.Command, cfg *config.Config, flags config.Config) {
+	set := map[string]func(){
+		"listen":       func() { cfg.Listen = flags.Listen },
+		"public-url":   func() { cfg.PublicURL = flags.PublicURL },
+		"database-url": func() { cfg.DatabaseURL = flags.DatabaseURL },
+		"nats-url":     func() { cfg.NATSURL = flags.NATSURL },
+		"containerd":   func() { cfg.Containerd = flags.Containerd },
+		"runtime":      func() { cfg.Runtime = flags.Runtime },
+		"pool-size":    func() { cfg.PoolSize = flags.PoolSize },
+		"disk-gib":     func() { cfg.DiskGiB = flags.DiskGiB },
+		"resolvers":    func() { cfg.Resolvers = flags.Resolvers },
+		"log-level":    func() { cfg.LogLevel = flags.LogLevel },
+	}
+	for name, apply := range set {
+		if cmd.Flags().Changed(name) {
+			apply()
+		}
+	}
+	if home := cmd.Flag("home"); home != nil && home.Changed {
+		cfg.Home = home.Value.String()
+	}
+	if abs, err := filepath.Abs(cfg.Home); err == nil {
+		cfg.Home = abs
+	}
+}
+
+func newLogger(level string) *slog.Logger {
+	var l slog.Level
+	_ = l.UnmarshalText([]byte(level))
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
+}
+
+// shutdownGrace is how long open requests may take to end.
+const shutdownGrace = 10 * time.Second
+
+// serve runs a server until ctx ends. Sandboxes are left running.
+func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	s, err := openServer(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "url", s.url, "home", cfg.Home)
+	<-ctx.Done()
+	log.Info("stopping; sandboxes go on")
+	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	defer cancel()
+	return s.close(closeCtx)
+}
+
+// teardown is `atoll down` after the server's process has ended: it opens the
+// home, stops the sandboxes and takes everything off this host.
+func teardown(ctx context.Context, home string, log *slog.Logger) error {
+	if _, err := os.Stat(filepath.Join(home, "server.json")); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	cfg, err := config.Load("", os.Environ())
+	if err != nil {
+		return err
+	}
+	cfg.Home, cfg.PoolSize = home, 0
+	h, err := openHost(ctx, cfg, log, nil)
+	if err != nil {
+		return err
+	}
+	return h.destroy(ctx)
+}
