@@ -1,0 +1,75 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/atoll-sh/atoll/engine"
+)
+
+// explain turns an error into a result. What engine errors hide stays hidden.
+func explain(err error, a Args) Result {
+	e := engine.AsError(err)
+	text := strings.TrimSuffix(e.Message, ".") + "."
+	if hint := nextCall(e, a); hint != "" {
+		text += " " + strings.TrimSuffix(hint, ".") + "."
+	}
+	return Result{
+		Text:    strings.ToUpper(text[:1]) + text[1:],
+		IsError: true,
+		Meta:    map[string]any{metaError: map[string]any{"kind": string(e.Kind), "code": e.Code}},
+	}
+}
+
+// nextCall is what a model should do next: the error's own hint, or the usual
+// way out of its kind.
+func nextCall(e *engine.Error, a Args) string {
+	if e.Code != "" {
+		return e.Hint
+	}
+	id := a.Str("id")
+	switch e.Kind {
+	case engine.KindNotFound:
+		if id != "" {
+			return "It may have been deleted or have expired: call sandbox_list to see what exists, or sandbox_create"
+		}
+	case engine.KindConflict:
+		if id != "" && !a.Has("action") {
+			return join(e.Hint, fmt.Sprintf(`If it is stopped call sandbox_control {"id":%q,"action":"start"}; if a change is under way repeat the call in a moment`, id))
+		}
+	case engine.KindUnavailable, engine.KindTimeout:
+		return join(e.Hint, "Repeating the call may help")
+	case engine.KindCanceled:
+		return ""
+	}
+	return e.Hint
+}
+
+func join(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return strings.TrimSuffix(a, ".") + ". " + b
+}
+
+// codeArgument marks errors of the tools themselves, whose hint is complete.
+const codeArgument = "ARGUMENT"
+
+// invalid makes an error about an argument: what is wrong, and the fix.
+func invalid(fix, format string, args ...any) error {
+	e := engine.Errorf(engine.KindInvalid, format, args...)
+	e.Code, e.Hint = codeArgument, fix
+	return e
+}
+
+// unsupported makes an error about something that this server does not do,
+// with the alternative.
+func unsupported(instead, format string, args ...any) error {
+	e := engine.Errorf(engine.KindUnsupported, format, args...)
+	e.Code, e.Hint = codeArgument, instead
+	return e
+}
+
+// canceled tells whether the caller went away, so that nothing more is to do.
+func canceled(ctx context.Context) bool { return ctx.Err() != nil }

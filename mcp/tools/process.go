@@ -1,0 +1,408 @@
+package tools
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/toolbox/wire"
+)
+
+// ErrShutdown is the cause of contexts that end because this server does. What
+// runs in sandboxes then goes on; any other end of a call kills its command.
+var ErrShutdown = errors.New("the server is shutting down")
+
+// maxCommand is under what Linux takes as one argument of a program.
+const maxCommand = 100 << 10
+
+func (k *kit) processTools() []Tool {
+	return []Tool{
+		{
+			Name: "sandbox_exec", Set: SetCore, Title: "Run command",
+			Description: "Run a shell command. Returns exit code and output; long output keeps head and tail. After 45 s it goes on as a background process. background returns a process id at once.",
+			Schema:      `{"type":"object","properties":{"id":{"type":"string"},"command":{"type":"string"},"cwd":{"type":"string"},"env":{"type":"object","additionalProperties":{"type":"string"}},"stdin":{"type":"string"},"timeout_s":{"type":"integer","minimum":1,"description":"Kill after"},"background":{"type":"boolean"}},"required":["id","command"],"additionalProperties":false}`,
+			Hints:       Hints{Destructive: true, OpenWorld: true}, Handler: k.exec,
+		},
+		{
+			Name: "sandbox_process", Set: SetCore, Title: "Manage process",
+			Description: "Poll, feed or kill a background process. output returns what is new since offset; wait_s blocks for exit.",
+			Schema:      `{"type":"object","properties":{"id":{"type":"string"},"process":{"type":"string","description":"Omit to list"},"action":{"type":"string","enum":["output","input","kill"]},"data":{"type":"string"},"offset":{"type":"integer","minimum":0},"wait_s":{"type":"integer","minimum":0,"maximum":45}},"required":["id"],"additionalProperties":false}`,
+			Hints:       Hints{OpenWorld: true}, Handler: k.process,
+		},
+	}
+}
+
+// exec runs a command in a toolbox session of its own. That way it can go on
+// when the caller has waited long enough, and its output stays addressable.
+func (k *kit) exec(ctx context.Context, a Args) (Result, error) {
+	if err := checkCommand(a); err != nil {
+		return Result{}, err
+	}
+	b, err := k.box(ctx, a)
+	if err != nil {
+		return Result{}, err
+	}
+	process := newProcessID()
+	line, err := b.commandLine(ctx, a, process)
+	if err != nil {
+		return Result{}, err
+	}
+	began := time.Now()
+	command, err := b.spawn(ctx, process, line)
+	if err != nil {
+		if canceled(ctx) {
+			b.endQuietly(ctx, process)
+		}
+		return Result{}, err
+	}
+	if a.Bool("background") {
+		r := Text("Started process %s in the background. Follow it with sandbox_process {\"id\":%q,\"process\":%q,\"wait_s\":10}.", process, a.Str("id"), process)
+		r.Meta = processMeta(process, 0, nil)
+		return r, nil
+	}
+	return k.wait(ctx, a, b, process, command, began)
+}
+
+// wait follows a foreground command until it ends, the caller has waited long
+// enough, or the caller goes away.
+func (k *kit) wait(ctx context.Context, a Args, b *box, process, command string, began time.Time) (Result, error) {
+	var out capture
+	teller := lastLine{say: a.Progress}
+	patience, cancel := context.WithTimeout(ctx, k.opt.Foreground)
+	defer cancel()
+	err := b.follow(patience, process, command, func(p []byte) {
+		out.write(p)
+		teller.write(p)
+	})
+	switch {
+	case errors.Is(context.Cause(ctx), ErrShutdown):
+		return Fail("The server is shutting down. The command goes on as process %s; look at it with sandbox_process once the server is back.", process), nil
+	case canceled(ctx):
+		b.endQuietly(ctx, process)
+		return Result{}, ctx.Err()
+	case patience.Err() != nil:
+		return stillRunning(a, process, time.Since(began), &out), nil
+	case err != nil:
+		return Result{}, err
+	}
+	code, err := b.exitCode(ctx, process, command)
+	if err != nil {
+		return Result{}, err
+	}
+	r := finished(a, process, code, time.Since(began), &out)
+	if !out.cut() {
+		b.endQuietly(ctx, process) // everything is in the answer
+	}
+	return r, nil
+}
+
+func finished(a Args, process string, code int, took time.Duration, out *capture) Result {
+	status := fmt.Sprintf("exit %d · %s", code, seconds(took))
+	if limit := a.Int("timeout_s", 0); limit > 0 && (code == 124 || code == 137) && took >= time.Duration(limit)*time.Second {
+		status = fmt.Sprintf("exit %d · timed out after %d s and was killed; raise timeout_s or leave it out", code, limit)
+	}
+	where := fmt.Sprintf(`read it with sandbox_process {"id":%q,"process":%q,"offset":%d}`, a.Str("id"), process, out.headEnd())
+	r := Text("%s\n%s", status, out.text(maxText-len(status)-1, where))
+	r.Text = strings.TrimRight(r.Text, "\n")
+	r.Meta = map[string]any{metaExec: map[string]any{"exitCode": code, "ms": took.Milliseconds(), "bytes": out.total}}
+	return r
+}
+
+func stillRunning(a Args, process string, took time.Duration, out *capture) Result {
+	status := fmt.Sprintf("running · %s so far, now background process %s. Follow it with sandbox_process {\"id\":%q,\"process\":%q,\"offset\":%d,\"wait_s\":30}",
+		seconds(took), process, a.Str("id"), process, out.total)
+	where := fmt.Sprintf(`read it from offset %d`, out.headEnd())
+	r := Text("%s\n%s", status, out.text(maxText-len(status)-1, where))
+	r.Text = strings.TrimRight(r.Text, "\n")
+	r.Meta = processMeta(process, out.total, nil)
+	return r
+}
+
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func checkCommand(a Args) error {
+	command := a.Str("command")
+	switch {
+	case strings.TrimSpace(command) == "":
+		return invalid(`As {"command":"ls -l"}`, `"command" is empty`)
+	case strings.ContainsRune(command, 0):
+		return invalid("Write binary data with sandbox_write and encoding base64", `"command" holds a NUL byte`)
+	case len(command) > maxCommand:
+		return invalid("Save the script with sandbox_write and run the file", `"command" has %d bytes; at most %d are possible`, len(command), maxCommand)
+	case strings.ContainsRune(a.Str("cwd"), 0):
+		return invalid("Leave it out", `"cwd" holds a NUL byte`)
+	case a.Bool("background") && a.Has("stdin"):
+		return invalid("Send it with sandbox_process and action input", `"stdin" and "background" exclude each other`)
+	}
+	for name, value := range a.Map("env") {
+		if !envName.MatchString(name) {
+			return invalid("Use letters, digits and _, not starting with a digit", `"env" has the name %s`, quote(name))
+		}
+		if strings.ContainsRune(value, 0) {
+			return invalid("Leave it out", `"env" has a NUL byte in %s`, name)
+		}
+	}
+	return nil
+}
+
+// shellRun starts the shell that the session itself runs in.
+const shellRun = `"${BASH:-/bin/sh}" -c `
+
+// commandLine makes what the session's shell runs: the command in a shell of
+// its own, so that neither its syntax nor an exit disturbs the session.
+func (b *box) commandLine(ctx context.Context, a Args, process string) (string, error) {
+	var line strings.Builder
+	if cwd := a.Str("cwd"); cwd != "" {
+		cwd, err := b.path(ctx, cwd)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&line, "cd -- %s && ", shellQuote(cwd))
+	}
+	env := a.Map("env")
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		fmt.Fprintf(&line, "%s=%s ", name, shellQuote(env[name]))
+	}
+	if limit := a.Int("timeout_s", 0); limit > 0 {
+		fmt.Fprintf(&line, "timeout -k 5 %d ", limit)
+	}
+	line.WriteString(shellRun + shellQuote(a.Str("command")))
+	switch {
+	case a.Has("stdin"):
+		file := "/tmp/.atoll-stdin-" + process
+		if err := b.upload(ctx, file, []byte(a.Str("stdin"))); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("{ rm -f %s; %s; } < %s", file, line.String(), file), nil
+	case !a.Bool("background"):
+		line.WriteString(" </dev/null")
+	}
+	return line.String(), nil
+}
+
+func shellQuote(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// exitCode waits the moment between the end of the output and the end of the
+// command.
+func (b *box) exitCode(ctx context.Context, process, command string) (int, error) {
+	for pause := time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
+		c, err := b.command(ctx, process, command)
+		if err != nil {
+			return 0, err
+		}
+		if c.ExitCode != nil {
+			return *c.ExitCode, nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// endQuietly ends a session even when the caller is gone.
+func (b *box) endQuietly(ctx context.Context, process string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	_ = b.end(ctx, process)
+}
+
+func newProcessID() string {
+	var b [4]byte
+	_, _ = rand.Read(b[:])
+	return "p-" + hex.EncodeToString(b[:])
+}
+
+// process looks after a command that runs in the background.
+func (k *kit) process(ctx context.Context, a Args) (Result, error) {
+	action := a.Str("action")
+	process := a.Str("process")
+	switch {
+	case process == "" && action != "" && action != "output":
+		return Result{}, invalid("Call without action to list them", `"process" is missing for action %q`, action)
+	case strings.ContainsAny(process, "/?#\x00"), process == "..":
+		return Result{}, invalid("Call without it to list them", `"process" is not a process id: %s`, quote(process))
+	case a.Has("data") && action != "input":
+		return Result{}, invalid(`Add "action":"input"`, `"data" needs action input`)
+	case action == "input" && !a.Has("data"):
+		return Result{}, invalid(`As "data":"yes"; a newline is added`, `"data" is missing for action input`)
+	}
+	b, err := k.box(ctx, a)
+	if err != nil {
+		return Result{}, err
+	}
+	if process == "" {
+		return b.listProcesses(ctx)
+	}
+	command, err := b.commandOf(ctx, process)
+	if err != nil {
+		return Result{}, err
+	}
+	switch action {
+	case "input":
+		if err := b.input(ctx, process, command.ID, strings.TrimSuffix(a.Str("data"), "\n")); err != nil {
+			return Result{}, err
+		}
+		if !a.Has("wait_s") && !a.Has("offset") {
+			return Text("Sent to %s. Read the answer with sandbox_process and wait_s.", process), nil
+		}
+	case "kill":
+		return b.killProcess(ctx, process, command)
+	}
+	return b.processOutput(ctx, a, process, command)
+}
+
+// commandOf returns the last command of a session.
+func (b *box) commandOf(ctx context.Context, process string) (wire.Command, error) {
+	s, err := b.session(ctx, process)
+	if engine.KindOf(err) == engine.KindNotFound || err == nil && len(s.Commands) == 0 {
+		return wire.Command{}, invalid(fmt.Sprintf(`sandbox_process {"id":%q} lists them; a restart of the sandbox ends them all`, b.id),
+			"there is no process %s", quote(process))
+	}
+	if err != nil {
+		return wire.Command{}, err
+	}
+	return s.Commands[len(s.Commands)-1], nil
+}
+
+func (b *box) listProcesses(ctx context.Context) (Result, error) {
+	all, err := b.sessions(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	var lines []string
+	for _, s := range all {
+		for _, c := range s.Commands {
+			lines = append(lines, fmt.Sprintf("%s  %s  %s", s.SessionID, statusWord(c.ExitCode), firstLine(asGiven(c.Command))))
+		}
+	}
+	if len(lines) == 0 {
+		return Text("No background processes. sandbox_exec with background starts one."), nil
+	}
+	head := fmt.Sprintf("%d processes\n", len(lines))
+	return Result{Text: head + clip(strings.Join(lines, "\n"), maxText-len(head), "there are too many to show")}, nil
+}
+
+func (b *box) killProcess(ctx context.Context, process string, c wire.Command) (Result, error) {
+	out, err := b.tail(ctx, process, c.ID)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := b.end(ctx, process); err != nil {
+		return Result{}, err
+	}
+	status := "Killed " + process + "; its last output:"
+	if c.ExitCode != nil {
+		status = fmt.Sprintf("%s had ended with exit %d and is now forgotten; its last output:", process, *c.ExitCode)
+	}
+	return Text("%s\n%s", status, out.text(maxText/2, "it is gone")), nil
+}
+
+// tail reads all output there is, keeping the ends.
+func (b *box) tail(ctx context.Context, process, command string) (*capture, error) {
+	var out capture
+	for {
+		p, next, err := b.logs(ctx, process, command, out.total, 1<<20)
+		if err != nil {
+			return nil, err
+		}
+		out.write(p)
+		if len(p) == 0 || next <= out.total-len(p) {
+			return &out, nil
+		}
+	}
+}
+
+// processOutput returns what is new since offset. Without an offset it shows
+// both ends of all there is. With wait_s it waits for the end of the process.
+func (b *box) processOutput(ctx context.Context, a Args, process string, c wire.Command) (Result, error) {
+	deadline := time.Now().Add(time.Duration(a.Int("wait_s", 0)) * time.Second)
+	for c.ExitCode == nil && time.Now().Before(deadline) {
+		select {
+		case <-time.After(min(200*time.Millisecond, time.Until(deadline))):
+		case <-ctx.Done():
+			return Result{}, ctx.Err()
+		}
+		var err error
+		if c, err = b.command(ctx, process, c.ID); err != nil {
+			return Result{}, err
+		}
+	}
+	status := statusWord(c.ExitCode)
+	if !a.Has("offset") {
+		out, err := b.tail(ctx, process, c.ID)
+		if err != nil {
+			return Result{}, err
+		}
+		head := fmt.Sprintf("%s · %d bytes · next offset %d\n", status, out.total, out.total)
+		r := Text("%s%s", head, out.text(maxText-len(head), fmt.Sprintf("read it from offset %d", out.headEnd())))
+		r.Meta = processMeta(process, out.total, c.ExitCode)
+		return r, nil
+	}
+	offset := a.Int("offset", 0)
+	p, next, err := b.logs(ctx, process, c.ID, offset, maxText-200)
+	if err != nil {
+		return Result{}, err
+	}
+	more := ""
+	if len(p) >= maxText-200 {
+		more = ", there is more"
+	}
+	text := printable(withoutMarkers(p))
+	if len(text) == 0 {
+		text = "(nothing new)"
+	}
+	r := Text("%s · bytes %d-%d · next offset %d%s\n%s", status, offset, next, next, more, text)
+	r.Meta = processMeta(process, next, c.ExitCode)
+	return r, nil
+}
+
+// asGiven takes the command back out of a line that commandLine made.
+func asGiven(line string) string {
+	_, quoted, ok := strings.Cut(line, shellRun+"'")
+	if !ok {
+		return line
+	}
+	end := strings.LastIndexByte(quoted, '\'')
+	if end < 0 {
+		return line
+	}
+	return strings.ReplaceAll(quoted[:end], `'\''`, "'")
+}
+
+func statusWord(code *int) string {
+	if code == nil {
+		return "running"
+	}
+	return fmt.Sprintf("exit %d", *code)
+}
+
+func processMeta(process string, offset int, code *int) map[string]any {
+	m := map[string]any{"process": process, "offset": offset}
+	if code != nil {
+		m["exitCode"] = *code
+	}
+	return map[string]any{metaProcess: m}
+}
+
+func firstLine(s string) string {
+	line, _, cut := strings.Cut(strings.TrimSpace(s), "\n")
+	if len(line) > 120 {
+		line, cut = cutEnd(line[:120]), true
+	}
+	if cut {
+		line += " …"
+	}
+	return line
+}

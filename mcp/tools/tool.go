@@ -1,0 +1,191 @@
+// Package tools holds the tools that agents call: what each is named, takes,
+// promises and does. It knows nothing of MCP libraries or transports.
+//
+// A tool is one value in the list of its noun's file. Its result is text
+// shaped for models: the outcome on the first line, at most 9,000 bytes, and
+// where the rest is. Machine data goes to Meta, which models do not see.
+package tools
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/atoll-sh/atoll/engine"
+)
+
+// The toolsets.
+const (
+	SetCore = "core"
+	SetAll  = "all"
+)
+
+// Sets lists the names a client may ask for.
+func Sets() []string { return []string{SetAll, SetCore} }
+
+// Backend is what the tools work on. Inspector may be nil.
+type Backend struct {
+	Sandboxes engine.Sandboxes
+	Snapshots engine.Snapshots
+	Toolboxes engine.Toolboxes
+	Inspector engine.Inspector
+}
+
+// Options tune the tools.
+type Options struct {
+	BaseURL    string        // the server as clients reach it, for links
+	Foreground time.Duration // how long sandbox_exec waits; 0: 45 s
+}
+
+// Tool is one thing an agent can ask for.
+type Tool struct {
+	Name        string
+	Set         string
+	Title       string
+	Description string
+	Schema      string // JSON Schema of the arguments, an object
+	Hints       Hints
+	Handler     func(ctx context.Context, a Args) (Result, error)
+}
+
+// Hints are promises about a tool, for clients that ask their user first.
+type Hints struct {
+	ReadOnly    bool // changes nothing
+	Destructive bool // may undo or overwrite what exists
+	Idempotent  bool // repeating it changes nothing more
+	OpenWorld   bool // reaches beyond the sandbox server
+}
+
+// Args are the checked arguments of one call. Values is what the client sent.
+type Args struct {
+	Organization string
+	Progress     func(message string) // never nil inside a handler
+	Values       any
+
+	m map[string]any
+}
+
+// Result is what the agent gets back.
+type Result struct {
+	Text    string
+	Images  []Image
+	Meta    map[string]any
+	IsError bool
+	Sandbox string // which one the call was about, for the log
+}
+
+// Image is a picture for the model.
+type Image struct{ MIME, Base64 string }
+
+// Text makes a result.
+func Text(format string, args ...any) Result {
+	return Result{Text: fmt.Sprintf(format, args...)}
+}
+
+// Fail makes a result that tells what went wrong and what to do about it.
+func Fail(format string, args ...any) Result {
+	return Result{Text: fmt.Sprintf(format, args...), IsError: true}
+}
+
+// All returns every tool, sorted by name.
+func All(b Backend, opt Options) []Tool {
+	if opt.Foreground == 0 {
+		opt.Foreground = 45 * time.Second
+	}
+	k := &kit{Backend: b, opt: opt}
+	all := slices.Concat(
+		k.sandboxTools(),
+		k.processTools(),
+		k.fileTools(),
+		k.previewTools(),
+		k.snapshotTools(),
+	)
+	slices.SortFunc(all, func(a, b Tool) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// kit is what the handlers share.
+type kit struct {
+	Backend
+	opt Options
+}
+
+// Call checks the arguments and runs the tool. It never fails: errors become
+// results that a model can act on.
+func (t Tool) Call(ctx context.Context, a Args) Result {
+	if a.Progress == nil {
+		a.Progress = func(string) {}
+	}
+	var fault string
+	if a.m, fault = t.check(a.Values); fault != "" {
+		return Result{Text: fault, IsError: true, Sandbox: a.Str("id")}
+	}
+	res, err := t.Handler(ctx, a)
+	if err != nil {
+		res = explain(err, a)
+	}
+	if res.Sandbox == "" {
+		res.Sandbox = a.Str("id")
+	}
+	return res
+}
+
+// Str returns a text argument, or "" without one.
+func (a Args) Str(name string) string { s, _ := a.m[name].(string); return s }
+
+// Has tells whether the argument was given.
+func (a Args) Has(name string) bool { _, ok := a.m[name]; return ok }
+
+// Bool returns a yes-or-no argument.
+func (a Args) Bool(name string) bool { b, _ := a.m[name].(bool); return b }
+
+// Num returns a number argument, or 0.
+func (a Args) Num(name string) float64 { f, _ := a.m[name].(float64); return f }
+
+// Int returns a whole-number argument, or otherwise without one.
+func (a Args) Int(name string, otherwise int) int {
+	if f, ok := a.m[name].(float64); ok {
+		return int(f)
+	}
+	return otherwise
+}
+
+// Map returns an argument of names and texts.
+func (a Args) Map(name string) map[string]string {
+	in, _ := a.m[name].(map[string]any)
+	if len(in) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(in))
+	for k, v := range in {
+		out[k], _ = v.(string)
+	}
+	return out
+}
+
+// ref names the sandbox that the argument id names.
+func (a Args) ref() engine.SandboxRef {
+	return engine.SandboxRef{OrganizationID: a.Organization, IDOrName: a.Str("id")}
+}
+
+// schema is the part of JSON Schema that the tools use.
+type schema struct {
+	Type        string            `json:"type"`
+	Description string            `json:"description"`
+	Enum        []string          `json:"enum"`
+	Minimum     *float64          `json:"minimum"`
+	Maximum     *float64          `json:"maximum"`
+	Items       *schema           `json:"items"`
+	Properties  map[string]schema `json:"properties"`
+	Required    []string          `json:"required"`
+	Values      json.RawMessage   `json:"additionalProperties"`
+}
+
+func (t Tool) schema() (schema, error) {
+	var s schema
+	err := json.Unmarshal([]byte(t.Schema), &s)
+	return s, err
+}
