@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -119,9 +120,15 @@ func (b *bench) imported(ctx context.Context, name string) (peer, bool) {
 
 // containerdSocket finds the socket of the server's containerd.
 func containerdSocket(home string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(home, "containerd", "address"))
+	b, err := os.ReadFile(filepath.Join(home, "server.json"))
 	if err != nil {
 		return "", err
 	}
-	return string(bytes.TrimSpace(b)), nil
+	var v struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return "", err
+	}
+	return filepath.Join("/run/atoll", v.ID, "containerd.sock"), nil
 }

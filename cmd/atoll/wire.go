@@ -100,15 +100,13 @@ func openHost(ctx context.Context, cfg config.Config, log *slog.Logger, changed 
 
 // openContainerd returns the socket of the containerd to use.
 func (h *host) openContainerd(ctx context.Context, shimDir string) (string, error) {
-	if h.cfg.Containerd != "" {
-		return h.cfg.Containerd, nil
-	}
 	exe, err := os.Executable()
 	if err != nil {
 		return "", err
 	}
 	h.containerd = &daemon.Supervisor{
-		Home: h.cfg.Home, RunDir: h.runDir, ServerID: h.id.ID, Binary: exe, ShimDir: shimDir, Log: h.log,
+		Home: h.cfg.Home, RunDir: h.runDir, ServerID: h.id.ID, Binary: exe, ShimDir: shimDir,
+		External: h.cfg.Containerd, Log: h.log,
 	}
 	return h.containerd.Start(ctx)
 }
@@ -183,13 +181,7 @@ func (h *host) close() {
 func (h *host) destroy(ctx context.Context) error {
 	err := h.runner.StopAll(ctx)
 	h.runner.Close()
-	h.driver.Close()
-	h.images.Close()
-	err = errors.Join(err, h.networks.Destroy(ctx), h.disks.Destroy(ctx))
-	if h.containerd != nil {
-		err = errors.Join(err, h.containerd.Stop(ctx))
-	}
-	err = errors.Join(err, container.RemoveCgroups(h.id.ID), os.RemoveAll(h.runDir))
+	err = errors.Join(err, h.driver.Destroy(ctx), h.images.Close(), h.networks.Destroy(ctx), h.disks.Destroy(ctx), h.containerd.Stop(ctx), os.RemoveAll(h.runDir))
 	h.lock.Close()
 	h.runner, h.driver, h.images, h.networks, h.disks, h.containerd, h.lock = nil, nil, nil, nil, nil, nil, nil
 	return err

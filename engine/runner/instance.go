@@ -120,7 +120,7 @@ func (in *instance) refresh(ctx context.Context) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.busy = st.Busy
+	in.busy = st.Busy > 0
 	// The toolbox is not trusted: a time in the future would stop the timers.
 	if now := time.Now(); st.LastActivity.After(in.lastActive) {
 		in.lastActive = st.LastActivity

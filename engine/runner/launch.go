@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -221,8 +222,8 @@ func (r *Runner) unmake(ctx context.Context, in *instance) error {
 	in.tr.CloseIdleConnections()
 	id := in.rec.ID
 	h := in.handle()
-	if h.ID == "" {
-		h = driver.Handle{Version: 1, Driver: r.cfg.Driver.Name(), ID: id}
+	if h.ID == "" { // nothing was recorded; the id alone finds what is there
+		h = driver.Handle{Version: 1, Driver: r.cfg.Driver.Name(), ID: id, Data: json.RawMessage("{}")}
 	}
 	err := r.cfg.Driver.Remove(ctx, h)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/driver"
 	"github.com/atoll-sh/atoll/engine/network"
 )
@@ -117,14 +116,14 @@ func (r *Runner) settle(ctx context.Context, in *instance) error {
 // removeOrphans removes runtime instances, root mounts and disks that no
 // record names.
 func (r *Runner) removeOrphans(ctx context.Context) error {
-	ids := map[string]bool{}
+	ids := map[string]driver.Handle{}
 	if l, ok := driver.As[driver.Lister](r.cfg.Driver); ok {
 		handles, err := l.List(ctx)
 		if err != nil {
 			return fmt.Errorf("list instances: %w", err)
 		}
 		for _, h := range handles {
-			ids[h.ID] = true
+			ids[h.ID] = h
 		}
 	}
 	dirs, err := os.ReadDir(filepath.Join(r.cfg.RunDir, "i"))
@@ -132,22 +131,22 @@ func (r *Runner) removeOrphans(ctx context.Context) error {
 		return err
 	}
 	for _, d := range dirs {
-		ids[d.Name()] = true
+		ids[d.Name()] = ids[d.Name()]
 	}
 	disks, _, err := r.cfg.Disks.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list disks: %w", err)
 	}
 	for _, d := range disks {
-		ids[d] = true
+		ids[d] = ids[d]
 	}
 	var errs []error
-	for id := range ids {
+	for id, h := range ids {
 		if r.instances[id] != nil || !strings.HasPrefix(id, "a-") {
 			continue
 		}
 		r.log.Info("removing an instance without record", "instance", id)
-		errs = append(errs, r.erase(ctx, r.newInstance(record{ID: id})))
+		errs = append(errs, r.erase(ctx, r.newInstance(record{ID: id, Handle: h})))
 	}
 	return errors.Join(errs...)
 }
