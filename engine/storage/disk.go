@@ -259,13 +259,13 @@ func (p *Pool) Unmount(ctx context.Context, id string) error {
 	return nil
 }
 
-// Grow makes an unmounted disk larger. It may be repeated after a crash.
-func (p *Pool) Grow(ctx context.Context, id string, size int64) error {
+// Grow makes an unmounted disk larger. The work is done on a copy, which then
+// takes the disk's place: a resize that is cut short would leave ruins.
+func (p *Pool) Grow(ctx context.Context, id string, size int64) (err error) {
 	if err := checkID("disk", id); err != nil {
 		return err
 	}
-	size, err := roundSize(size)
-	if err != nil {
+	if size, err = roundSize(size); err != nil {
 		return err
 	}
 	defer p.names.lock("disk/" + id)()
@@ -275,7 +275,22 @@ func (p *Pool) Grow(ctx context.Context, id string, size int64) error {
 	if err := p.checkRoom(); err != nil {
 		return err
 	}
-	if err := grow(ctx, p.image(id), size); err != nil {
+	draft, err := p.tempDir("grow")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.discard(draft)) }()
+	image := filepath.Join(draft, "disk.img")
+	if err = cloneImage(ctx, image, p.image(id), p.caps.Reflink); err == nil {
+		err = grow(ctx, image, size)
+	}
+	if err == nil {
+		err = tryMount(ctx, draft)
+	}
+	if err == nil {
+		err = publish(image, p.image(id))
+	}
+	if err != nil {
 		return fmt.Errorf("grow disk %s: %w", id, full(err))
 	}
 	return nil
@@ -302,7 +317,7 @@ func (p *Pool) unused(ctx context.Context, id string) error {
 	return err
 }
 
-// grow enlarges the file and then the file system in it, whichever is left.
+// grow enlarges an unused image and the file system in it.
 func grow(ctx context.Context, image string, size int64) error {
 	info, err := os.Stat(image)
 	if err != nil {
@@ -311,16 +326,29 @@ func grow(ctx context.Context, image string, size int64) error {
 	if size < info.Size() {
 		return engine.Errorf(engine.KindInvalid, "a disk cannot shrink from %d to %d MiB", info.Size()/mib, size/mib)
 	}
-	if size > info.Size() {
-		if err := os.Truncate(image, size); err != nil {
-			return err
-		}
+	if size == info.Size() {
+		return nil
 	}
-	s, err := readSuper(image)
-	if err != nil || s.size == size {
+	if err := os.Truncate(image, size); err != nil {
 		return err
 	}
 	return growFS(ctx, image)
+}
+
+// tryMount mounts and unmounts the image of the disk in dir once. The kernel
+// then writes down how much of a grown file system is tables.
+func tryMount(ctx context.Context, dir string) error {
+	image, mnt := filepath.Join(dir, "disk.img"), filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mnt, 0o700); err != nil {
+		return err
+	}
+	if _, err := mountImage(image, mnt, "ext4", diskFlags, diskOptions); err != nil {
+		return err
+	}
+	if err := unmountAll(mnt, false); err != nil {
+		return err
+	}
+	return awaitDetached(ctx, image)
 }
 
 // Remove deletes a disk, mounted or not. Where a root holds it still, its

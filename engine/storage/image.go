@@ -141,7 +141,7 @@ func runTool(ctx context.Context, pkg string, okay []int, name string, args ...s
 
 // super is what we read of an ext4 superblock. The kernel brings it up to date
 // when the file system is synced by a freeze or an unmount.
-type super struct{ total, used, size int64 } // bytes; total excludes ext4's own tables
+type super struct{ total, used int64 } // bytes; total excludes ext4's own tables
 
 // readSuper reads the superblock of an image that nobody writes at the moment.
 func readSuper(image string) (super, error) {
@@ -168,7 +168,7 @@ func readSuper(image string) (super, error) {
 		overhead = field(0x248)
 		unit     = int64(1024) << field(0x18)
 	)
-	return super{total: (blocks - overhead) * unit, used: (blocks - overhead - free) * unit, size: blocks * unit}, nil
+	return super{total: (blocks - overhead) * unit, used: (blocks - overhead - free) * unit}, nil
 }
 
 // syncPath flushes one file or directory to stable storage.

@@ -139,18 +139,22 @@ func (p *Pool) Close() error {
 }
 
 // Destroy closes the pool, unmounts all its disks and the pool itself, and
-// detaches their loop devices. The data stays. Roots must be unmounted before;
-// a disk that one still holds is a conflict.
+// waits until their loop devices are free. The data stays. Roots must be
+// unmounted before; a disk that one still holds is a conflict.
 func (p *Pool) Destroy(ctx context.Context) error {
+	if mounted, err := isMounted(p.dir); err != nil || !mounted && p.caps.Kind == "xfs-loop" {
+		return errors.Join(p.Close(), err)
+	}
 	errs := []error{p.Close()}
-	for _, mnt := range p.mountPoints() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		errs = append(errs, thawIfMounted(mnt), busy(unmountAll(mnt, false)))
+	points := p.mountPoints()
+	for _, mnt := range points {
+		errs = append(errs, thawIfMounted(mnt), unmountAll(mnt, false))
+	}
+	for _, mnt := range points {
+		errs = append(errs, awaitDetached(ctx, filepath.Join(filepath.Dir(mnt), "disk.img")))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("unmount disks: %w", err)
+		return fmt.Errorf("unmount disks: %w", busy(err))
 	}
 	if err := closeBacking(ctx, p.home, p.dir); err != nil {
 		return fmt.Errorf("unmount storage pool: %w", busy(err))

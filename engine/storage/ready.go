@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -149,6 +150,11 @@ func (p *Pool) makeReady(ctx context.Context, size int64) error {
 	dir := filepath.Join(p.dir, "ready", strconv.FormatInt(size, 10)+"-"+rand.Text())
 	if err := p.build(dir, func(image string) error { return p.fromTemplate(ctx, image, size) }); err != nil {
 		return err
+	}
+	// The first directory made on a fresh mount waits for the disk; later ones
+	// find the tables in memory.
+	if _, err := freshWork(filepath.Join(dir, "mnt")); err != nil {
+		return errors.Join(err, p.discard(dir))
 	}
 	if !p.ready.add(size, dir) {
 		return p.discard(dir)

@@ -57,15 +57,17 @@ func mountRoot(r Root) error {
 	if err != nil {
 		return err
 	}
-	// Layers by descriptor need Linux 6.15; before, overlay wants them attached.
-	err = mountLayers(l, r.ID, r.Target)
-	if errors.Is(err, unix.EINVAL) {
-		if old := mountAttached(l, r.ID, r.Target); old != nil {
-			return errors.Join(err, old)
+	return asOwner(r.UIDBase, func() error {
+		// Layers by descriptor need Linux 6.15; before, overlay wants them attached.
+		err := mountLayers(l, r.ID, r.Target)
+		if errors.Is(err, unix.EINVAL) {
+			if old := mountAttached(l, r.ID, r.Target); old != nil {
+				return errors.Join(err, old)
+			}
+			return nil
 		}
-		return nil
-	}
-	return err
+		return err
+	})
 }
 
 // UnmountRoot unmounts what MountRoot mounted; nil when nothing is. A root in
@@ -216,27 +218,31 @@ func openBeneath(dir *os.File, path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), filepath.Join(dir.Name(), path)), nil
 }
 
-// freshWork makes a new work directory on a disk and removes older ones: what
-// an overlay left in its work directory must not meet another upper directory,
-// as it would on a disk cloned from a running one.
+// freshWork returns a work directory that no overlay has used, as a path on the
+// disk, and removes used ones: what an overlay left in its work directory must
+// not meet another upper directory, as it would on a disk cloned from a
+// running one.
 func freshWork(disk string) (string, error) {
 	work := filepath.Join(disk, "work")
-	if err := os.MkdirAll(work, 0o700); err != nil {
-		return "", err
-	}
 	old, err := os.ReadDir(work)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
 	last := 0
 	for _, e := range old {
+		// An overlay makes a directory of its own in it, so an empty one is unused.
+		path := filepath.Join(work, e.Name())
+		inside, err := os.ReadDir(path)
+		if err == nil && len(inside) == 0 && len(old) == 1 {
+			return filepath.Join("work", e.Name()), nil
+		}
 		if n, err := strconv.Atoi(e.Name()); err == nil {
 			last = max(last, n)
 		}
-		if err := os.RemoveAll(filepath.Join(work, e.Name())); err != nil {
+		if err := os.RemoveAll(path); err != nil {
 			return "", err
 		}
 	}
-	name := strconv.Itoa(last + 1)
-	return filepath.Join("work", name), os.Mkdir(filepath.Join(work, name), 0o700)
+	name := filepath.Join("work", strconv.Itoa(last+1))
+	return name, os.MkdirAll(filepath.Join(disk, name), 0o700)
 }

@@ -58,6 +58,17 @@ func (u *userns) close() error {
 	return errors.Join(errs...)
 }
 
+// Warm makes the user namespace for a UIDBase ahead of MountRoot, which then
+// is some milliseconds faster. Bases of network slots that are kept ready are
+// worth it.
+func (p *Pool) Warm(base uint32) error {
+	f, err := p.users.open(base)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 func duplicate(f *os.File) (*os.File, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -116,4 +127,43 @@ func traceUserns(base uint32) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// asOwner runs f on a thread that makes files as the given host id and keeps
+// all its capabilities. An overlay works in its work directory as whoever
+// mounted it, and the host's root has no id on an id-mapped disk: without this
+// the kernel mounts the overlay read-only.
+func asOwner(id uint32, f func() error) error {
+	done := make(chan error)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine, so the changed
+		// identity cannot leak to other code.
+		runtime.LockOSThread()
+		err := becomeOwner(id)
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+func becomeOwner(id uint32) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&header, &caps[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	// These two concern this thread alone and answer the id from before.
+	if _, err := unix.SetfsgidRetGid(int(id)); err != nil {
+		return fmt.Errorf("set file group id: %w", err)
+	}
+	if _, err := unix.SetfsuidRetUid(int(id)); err != nil {
+		return fmt.Errorf("set file user id: %w", err)
+	}
+	// Leaving id 0 took the capabilities that concern files.
+	if err := unix.Capset(&header, &caps[0]); err != nil {
+		return fmt.Errorf("keep capabilities: %w", err)
+	}
+	return nil
 }
