@@ -81,13 +81,17 @@ func New(b Backend, opt Options) (*Server, error) {
 	if b.Sandboxes == nil || b.Snapshots == nil || b.Toolboxes == nil {
 		return nil, errors.New("mcp: the backend needs sandboxes, snapshots and toolboxes")
 	}
+	return newServer(tools.All(b, tools.Options{BaseURL: opt.BaseURL, Foreground: opt.Ask}), opt)
+}
+
+// newServer serves any list of tools.
+func newServer(list []tools.Tool, opt Options) (*Server, error) {
 	opt = opt.withDefaults()
 	if err := checkSets(opt.Sets); err != nil {
 		return nil, err
 	}
-	s := &Server{opt: opt, log: opt.Log, sessions: newSessions(opt.SessionKey)}
+	s := &Server{opt: opt, log: opt.Log, tools: list, sessions: newSessions(opt.SessionKey)}
 	s.life, s.stop = context.WithCancelCause(context.Background())
-	s.tools = tools.All(b, tools.Options{BaseURL: opt.BaseURL, Foreground: opt.Ask})
 	s.inner = server.NewMCPServer("atoll", opt.Version,
 		server.WithTitle("Atoll"),
 		server.WithDescription("Isolated computers for agents"),

@@ -113,7 +113,9 @@ func (b *Toolbox) routes() http.Handler {
 	m.HandleFunc("GET /files/download", b.download)
 	m.HandleFunc("POST /files/upload-v2", b.json(b.upload))
 	m.HandleFunc("POST /files/folder", b.json(func(r *http.Request) (any, error) { return nil, os.MkdirAll(b.path(r, "path"), 0o755) }))
-	m.HandleFunc("POST /files/move", b.json(func(r *http.Request) (any, error) { return nil, os.Rename(b.path(r, "source"), b.path(r, "destination")) }))
+	m.HandleFunc("POST /files/move", b.json(func(r *http.Request) (any, error) {
+		return nil, os.Rename(b.path(r, "source"), b.path(r, "destination"))
+	}))
 	m.HandleFunc("DELETE /files", b.json(b.remove))
 	m.HandleFunc("POST /files/permissions", b.json(b.chmod))
 	m.HandleFunc("POST /process/execute", b.json(b.execute))
