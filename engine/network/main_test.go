@@ -49,6 +49,9 @@ func becomeHost() error {
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
 		return err
 	}
+	if err := sysctl("net/ipv6/conf/default/accept_dad", "0"); err != nil {
+		return err
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err

@@ -304,7 +304,7 @@ func (t *table) look() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list chains: %w", err)
 	}
-	var out []string
+	var out, names []string
 	for _, ch := range chains {
 		if ch.Table.Name != tableName(t.plan.ID) {
 			continue
@@ -314,16 +314,19 @@ func (t *table) look() ([]string, error) {
 			policy = fmt.Sprint(*ch.Policy)
 		}
 		out = append(out, fmt.Sprint("chain ", ch.Name, " ", policy))
+		names = append(names, ch.Name)
 	}
 	if len(out) == 0 {
 		return nil, errors.New("the table is gone")
 	}
-	rules, err := c.GetRules(t.ref(), &nftables.Chain{})
-	if err != nil {
-		return nil, fmt.Errorf("list rules: %w", err)
-	}
-	for _, r := range rules {
-		out = append(out, fmt.Sprint("rule ", r.Chain.Name, " ", r.Handle))
+	for _, name := range names {
+		rules, err := c.GetRules(t.ref(), &nftables.Chain{Name: name})
+		if err != nil {
+			return nil, fmt.Errorf("list rules: %w", err)
+		}
+		for _, r := range rules {
+			out = append(out, fmt.Sprint("rule ", name, " ", r.Handle))
+		}
 	}
 	return out, nil
 }

@@ -73,10 +73,18 @@ func newWorld(t *testing.T) *world {
 			c.Close()
 		}
 	})
+	eventually(t, "the host reaches the internet", func() bool {
+		_, err4 := greet("/proc/self/ns/net", "tcp", far4)
+		_, err6 := greet("/proc/self/ns/net", "tcp", far6)
+		return err4 == nil && err6 == nil
+	})
 	return w
 }
 
 func buildWorld(host int) error {
+	if err := sysctl("net/ipv6/conf/default/accept_dad", "0"); err != nil {
+		return err
+	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "in0"
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: uplink, PeerNamespace: netlink.NsFd(host)}); err != nil {
@@ -133,7 +141,11 @@ func serveWorld() ([]io.Closer, error) {
 		return closers, err
 	}
 	for _, a := range addrs { // one by one, so that answers come from where the question went
-		u, err := net.ListenUDP("udp", &net.UDPAddr{IP: a.(*net.IPNet).IP, Port: 9})
+		ip := a.(*net.IPNet).IP
+		if ip.IsLinkLocalUnicast() && ip.To4() == nil {
+			continue
+		}
+		u, err := net.ListenUDP("udp", &net.UDPAddr{IP: ip, Port: 9})
 		if err != nil {
 			return closers, err
 		}
