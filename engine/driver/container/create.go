@@ -37,7 +37,7 @@ func (d *Driver) Create(ctx context.Context, spec driver.Spec) (driver.Handle, e
 	defer in.change.Unlock()
 	d.jobs.flush()
 
-	ctx, cancel := d.call(ctx)
+	ctx, cancel := d.firm(ctx)
 	defer cancel()
 	since := time.Now()
 	data := handleData{ControlDir: spec.ControlDir, UIDBase: spec.UIDBase}

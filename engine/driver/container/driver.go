@@ -167,6 +167,13 @@ func (d *Driver) context(ctx context.Context) context.Context {
 	return namespaces.WithNamespace(ctx, d.cfg.Namespace)
 }
 
+// firm bounds calls to containerd that change something. They are not given up
+// with the caller: containerd would be left half-way, cleaning up behind our
+// back.
+func (d *Driver) firm(ctx context.Context) (context.Context, context.CancelFunc) {
+	return d.call(context.WithoutCancel(ctx))
+}
+
 // call bounds one call to containerd.
 func (d *Driver) call(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(d.context(ctx), callTimeout)

@@ -57,6 +57,9 @@ func (d *Driver) Start(ctx context.Context, h driver.Handle) error {
 }
 
 func (d *Driver) start(ctx context.Context, in *instance, data handleData) error {
+	if err := ctx.Err(); err != nil {
+		return engine.AsError(err)
+	}
 	if err := clearSocket(data.ControlDir); err != nil {
 		return translate(err, "clear the control directory of instance %s", in.id)
 	}
@@ -74,9 +77,9 @@ func (d *Driver) start(ctx context.Context, in *instance, data handleData) error
 		return translate(err, "clear the last exit of instance %s", in.id)
 	}
 	if !running {
-		ctx, cancel := d.call(ctx)
+		firm, cancel := d.firm(ctx)
 		defer cancel()
-		if _, err := d.tasks.Start(ctx, &tasks.StartRequest{ContainerID: in.id}); err != nil {
+		if _, err := d.tasks.Start(firm, &tasks.StartRequest{ContainerID: in.id}); err != nil {
 			return translate(err, "start the task of instance %s", in.id)
 		}
 	}
@@ -89,31 +92,39 @@ func (d *Driver) start(ctx context.Context, in *instance, data handleData) error
 // createTask starts the shim and the runtime. A task left by an earlier life
 // is used when it runs and removed when it does not.
 func (d *Driver) createTask(ctx context.Context, in *instance) (pid int, running bool, err error) {
-	callCtx, cancel := d.call(ctx)
+	firm, cancel := d.firm(ctx)
 	defer cancel()
 	if err := d.prepareLog(in); err != nil {
 		return 0, false, err
 	}
-	for range 2 {
-		var r *tasks.CreateTaskResponse
-		r, err = d.tasks.Create(callCtx, &tasks.CreateTaskRequest{
+	for try := 0; ; try++ {
+		r, err := d.tasks.Create(firm, &tasks.CreateTaskRequest{
 			ContainerID: in.id, Stdout: d.logPath(in.id), Stderr: d.logPath(in.id),
 		})
 		if err == nil {
 			return int(r.Pid), false, nil
 		}
-		if kindOfCall(err) != engine.KindConflict {
+		if try == 100 || !leftover(err) {
 			return 0, false, err
 		}
-		old, getErr := d.tasks.Get(callCtx, &tasks.GetRequest{ContainerID: in.id})
-		if getErr == nil && live(old.Process.Status) {
-			return int(old.Process.Pid), true, nil
+		old, getErr := d.getTask(firm, in.id)
+		if getErr == nil && old != nil && live(old.Status) {
+			return int(old.Pid), true, nil
 		}
 		if err := d.deleteTask(ctx, in); err != nil {
 			return 0, false, err
 		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return 0, false, err
+		}
 	}
-	return 0, false, err
+}
+
+// leftover tells that an earlier task of the same id is in the way: a whole
+// one, or one that containerd is just clearing because a server died while
+// making it.
+func leftover(err error) bool {
+	return kindOfCall(err) == engine.KindConflict || strings.Contains(err.Error(), "file exists")
 }
 
 func live(s task.Status) bool {

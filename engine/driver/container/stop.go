@@ -8,6 +8,7 @@ import (
 	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
@@ -91,20 +92,25 @@ func (d *Driver) end(ctx context.Context, in *instance, p *process, grace time.D
 // deleteTask removes whatever is left of a task: the toolbox, the runtime's
 // state, the shim, and the control group. It is nil when there is none.
 func (d *Driver) deleteTask(ctx context.Context, in *instance) error {
-	ctx, cancel := d.call(ctx)
+	ctx, cancel := d.firm(ctx)
 	defer cancel()
 	path := d.template.cgroupPath(in.id)
 	if p := in.running(); p != nil {
 		if err := d.end(ctx, in, p, 0); err != nil {
 			return err
 		}
+		_, _ = d.waitStopped(ctx, in.id) // Delete says more when this fails
 	}
-	for {
+	for stopped := 0; ; {
 		_, err := d.tasks.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: in.id})
-		switch {
-		case err == nil, isNotFound(err):
+		if err == nil || isNotFound(err) {
 			return removeCgroup(ctx, d.cgroups, path)
-		case kindOfCall(err) != engine.KindConflict:
+		}
+		t, known := d.getTask(ctx, in.id)
+		if t != nil && t.Status == task.Status_STOPPED {
+			stopped++
+		}
+		if known != nil || stopped == 3 {
 			return fmt.Errorf("delete task: %w", err)
 		}
 		// The shim has not yet seen the exit, or process 1 waits to be started.
@@ -137,7 +143,7 @@ func (d *Driver) Remove(ctx context.Context, h driver.Handle) error {
 	if err := d.deleteTask(ctx, in); err != nil {
 		return translate(err, "remove the task of instance %s", h.ID)
 	}
-	callCtx, cancel := d.call(ctx)
+	callCtx, cancel := d.firm(ctx)
 	defer cancel()
 	if err := d.boxes.Delete(callCtx, h.ID); err != nil && !errdefs.IsNotFound(err) {
 		return translate(err, "remove the container of instance %s", h.ID)

@@ -33,7 +33,7 @@ type Fixture struct {
 func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	cases := []struct {
 		name string
-		test func(t *testing.T, f Fixture)
+		test func(t *testing.T, f *Fixture)
 	}{
 		{"Probe", testProbe},
 		{"Lifecycle", testLifecycle},
@@ -59,11 +59,14 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"Lister", testLister},
 	}
 	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) { c.test(t, open(t)) })
+		t.Run(c.name, func(t *testing.T) {
+			f := open(t)
+			c.test(t, &f)
+		})
 	}
 }
 
-func testProbe(t *testing.T, f Fixture) {
+func testProbe(t *testing.T, f *Fixture) {
 	if f.Driver.Name() == "" {
 		t.Error("the driver has no name")
 	}
@@ -76,7 +79,7 @@ func testProbe(t *testing.T, f Fixture) {
 	}
 }
 
-func testLifecycle(t *testing.T, f Fixture) {
+func testLifecycle(t *testing.T, f *Fixture) {
 	d, h := f.Driver, create(t, f)
 	wantPhase(t, d, h, driver.PhaseCreated)
 	must(t, d.Start(t.Context(), h))
@@ -93,7 +96,7 @@ func testLifecycle(t *testing.T, f Fixture) {
 	wantPhase(t, d, h, driver.PhaseGone)
 }
 
-func testCreateTwice(t *testing.T, f Fixture) {
+func testCreateTwice(t *testing.T, f *Fixture) {
 	spec := f.Spec(t)
 	first, err := f.Driver.Create(t.Context(), spec)
 	must(t, err)
@@ -109,7 +112,7 @@ func testCreateTwice(t *testing.T, f Fixture) {
 	wantPhase(t, f.Driver, first, driver.PhaseRunning)
 }
 
-func testStartTwice(t *testing.T, f Fixture) {
+func testStartTwice(t *testing.T, f *Fixture) {
 	h := started(t, f)
 	before := wantPhase(t, f.Driver, h, driver.PhaseRunning)
 	must(t, f.Driver.Start(t.Context(), h))
@@ -119,7 +122,7 @@ func testStartTwice(t *testing.T, f Fixture) {
 	}
 }
 
-func testStopTwice(t *testing.T, f Fixture) {
+func testStopTwice(t *testing.T, f *Fixture) {
 	h := create(t, f)
 	must(t, f.Driver.Stop(t.Context(), h, 0))
 	must(t, f.Driver.Start(t.Context(), h))
@@ -128,7 +131,7 @@ func testStopTwice(t *testing.T, f Fixture) {
 	wantPhase(t, f.Driver, h, driver.PhaseStopped)
 }
 
-func testRestart(t *testing.T, f Fixture) {
+func testRestart(t *testing.T, f *Fixture) {
 	h := started(t, f)
 	for range 2 {
 		must(t, f.Driver.Stop(t.Context(), h, time.Second))
@@ -137,20 +140,20 @@ func testRestart(t *testing.T, f Fixture) {
 	}
 }
 
-func testRemoveTwice(t *testing.T, f Fixture) {
+func testRemoveTwice(t *testing.T, f *Fixture) {
 	h := create(t, f)
 	must(t, f.Driver.Remove(t.Context(), h))
 	must(t, f.Driver.Remove(t.Context(), h))
 }
 
-func testRemoveRunning(t *testing.T, f Fixture) {
+func testRemoveRunning(t *testing.T, f *Fixture) {
 	h := started(t, f)
 	must(t, f.Driver.Remove(t.Context(), h))
 	wantPhase(t, f.Driver, h, driver.PhaseGone)
 	wantKind(t, f.Driver.Start(t.Context(), h), engine.KindNotFound)
 }
 
-func testUnknown(t *testing.T, f Fixture) {
+func testUnknown(t *testing.T, f *Fixture) {
 	h := create(t, f)
 	must(t, f.Driver.Remove(t.Context(), h))
 	wantKind(t, f.Driver.Start(t.Context(), h), engine.KindNotFound)
@@ -164,7 +167,7 @@ func testUnknown(t *testing.T, f Fixture) {
 	wantKind(t, f.Driver.Start(t.Context(), h), engine.KindInvalid)
 }
 
-func testBadSpec(t *testing.T, f Fixture) {
+func testBadSpec(t *testing.T, f *Fixture) {
 	spec := f.Spec(t)
 	spec.ID = "../escape"
 	_, err := f.Driver.Create(t.Context(), spec)
@@ -172,7 +175,7 @@ func testBadSpec(t *testing.T, f Fixture) {
 }
 
 // testCanceledStart checks that a start given up by its caller can be repeated.
-func testCanceledStart(t *testing.T, f Fixture) {
+func testCanceledStart(t *testing.T, f *Fixture) {
 	h := create(t, f)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
@@ -185,7 +188,7 @@ func testCanceledStart(t *testing.T, f Fixture) {
 	wantPhase(t, f.Driver, h, driver.PhaseRunning)
 }
 
-func testCrash(t *testing.T, f Fixture) {
+func testCrash(t *testing.T, f *Fixture) {
 	h := started(t, f)
 	f.Crash(t, h)
 	s := awaitPhase(t, f.Driver, h, driver.PhaseStopped)
@@ -198,10 +201,10 @@ func testCrash(t *testing.T, f Fixture) {
 	}
 }
 
-func testRecover(t *testing.T, f Fixture) {
+func testRecover(t *testing.T, f *Fixture) {
 	h := started(t, f)
 	before := wantPhase(t, f.Driver, h, driver.PhaseRunning)
-	d := f.Reopen(t)
+	d := reopen(t, f)
 	must(t, d.Recover(t.Context(), h))
 	after := wantPhase(t, d, h, driver.PhaseRunning)
 	if before.PID != after.PID {
@@ -211,17 +214,17 @@ func testRecover(t *testing.T, f Fixture) {
 	must(t, d.Remove(t.Context(), h))
 }
 
-func testRecoverStopped(t *testing.T, f Fixture) {
+func testRecoverStopped(t *testing.T, f *Fixture) {
 	h := started(t, f)
 	must(t, f.Driver.Stop(t.Context(), h, time.Second))
-	d := f.Reopen(t)
+	d := reopen(t, f)
 	must(t, d.Recover(t.Context(), h))
 	wantPhase(t, d, h, driver.PhaseStopped)
 	must(t, d.Start(t.Context(), h))
 	must(t, d.Remove(t.Context(), h))
 }
 
-func testDialer(t *testing.T, f Fixture) {
+func testDialer(t *testing.T, f *Fixture) {
 	dialer := ability[driver.Dialer](t, f)
 	h := started(t, f)
 	conn, err := dialer.Dial(t.Context(), h)
@@ -235,7 +238,7 @@ func testDialer(t *testing.T, f Fixture) {
 	}
 }
 
-func testPauser(t *testing.T, f Fixture) {
+func testPauser(t *testing.T, f *Fixture) {
 	p := ability[driver.Pauser](t, f)
 	h := started(t, f)
 	for range 2 {
@@ -250,7 +253,7 @@ func testPauser(t *testing.T, f Fixture) {
 	wantKind(t, p.Pause(t.Context(), h), engine.KindConflict)
 }
 
-func testStopPaused(t *testing.T, f Fixture) {
+func testStopPaused(t *testing.T, f *Fixture) {
 	p := ability[driver.Pauser](t, f)
 	h := started(t, f)
 	must(t, p.Pause(t.Context(), h))
@@ -261,7 +264,7 @@ func testStopPaused(t *testing.T, f Fixture) {
 	must(t, f.Driver.Remove(t.Context(), h))
 }
 
-func testResizer(t *testing.T, f Fixture) {
+func testResizer(t *testing.T, f *Fixture) {
 	r := ability[driver.Resizer](t, f)
 	h := started(t, f)
 	for _, size := range []engine.Resources{
@@ -274,7 +277,7 @@ func testResizer(t *testing.T, f Fixture) {
 	must(t, f.Driver.Start(t.Context(), h))
 }
 
-func testRenamer(t *testing.T, f Fixture) {
+func testRenamer(t *testing.T, f *Fixture) {
 	r := ability[driver.Renamer](t, f)
 	h := started(t, f)
 	must(t, r.Rename(t.Context(), h, "0b9c8a6e-0000-4000-8000-000000000001", "renamed", map[string]string{"team": "blue"}))
@@ -283,7 +286,7 @@ func testRenamer(t *testing.T, f Fixture) {
 	must(t, f.Driver.Start(t.Context(), h))
 }
 
-func testSampler(t *testing.T, f Fixture) {
+func testSampler(t *testing.T, f *Fixture) {
 	s := ability[driver.Sampler](t, f)
 	h := started(t, f)
 	got, err := s.Stats(t.Context(), h)
@@ -296,7 +299,7 @@ func testSampler(t *testing.T, f Fixture) {
 	wantKind(t, err, engine.KindConflict)
 }
 
-func testWatcher(t *testing.T, f Fixture) {
+func testWatcher(t *testing.T, f *Fixture) {
 	w := ability[driver.Watcher](t, f)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -318,10 +321,10 @@ func testWatcher(t *testing.T, f Fixture) {
 	}
 }
 
-func testLister(t *testing.T, f Fixture) {
+func testLister(t *testing.T, f *Fixture) {
 	l := ability[driver.Lister](t, f)
 	h, other := started(t, f), create(t, f)
-	d := f.Reopen(t)
+	d := reopen(t, f)
 	l, _ = driver.As[driver.Lister](d)
 	found, err := l.List(t.Context())
 	must(t, err)
@@ -336,7 +339,7 @@ func testLister(t *testing.T, f Fixture) {
 
 // ability returns an ability of the driver. A driver without it passes: to lack
 // one is allowed, to have it and not work is not.
-func ability[T any](t *testing.T, f Fixture) T {
+func ability[T any](t *testing.T, f *Fixture) T {
 	t.Helper()
 	a, ok := driver.As[T](f.Driver)
 	if !ok {
@@ -345,7 +348,14 @@ func ability[T any](t *testing.T, f Fixture) T {
 	return a
 }
 
-func create(t *testing.T, f Fixture) driver.Handle {
+// reopen replaces the driver of the fixture, so that clean-up uses the new one.
+func reopen(t *testing.T, f *Fixture) driver.Driver {
+	t.Helper()
+	f.Driver = f.Reopen(t)
+	return f.Driver
+}
+
+func create(t *testing.T, f *Fixture) driver.Handle {
 	t.Helper()
 	h, err := f.Driver.Create(t.Context(), f.Spec(t))
 	must(t, err)
@@ -353,20 +363,19 @@ func create(t *testing.T, f Fixture) driver.Handle {
 	return h
 }
 
-func started(t *testing.T, f Fixture) driver.Handle {
+func started(t *testing.T, f *Fixture) driver.Handle {
 	t.Helper()
 	h := create(t, f)
 	must(t, f.Driver.Start(t.Context(), h))
 	return h
 }
 
-// remove cleans up after a case, through a driver that the case may have
-// replaced, and after the case's context has ended.
-func remove(t *testing.T, f Fixture, h driver.Handle) {
+// remove cleans up when the case's context has ended already.
+func remove(t *testing.T, f *Fixture, h driver.Handle) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if err := f.Driver.Remove(ctx, h); err != nil && engine.KindOf(err) != engine.KindCanceled {
+	if err := f.Driver.Remove(ctx, h); err != nil {
 		t.Errorf("clean up %s: %v", h.ID, err)
 	}
 }
