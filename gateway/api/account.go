@@ -133,7 +133,7 @@ func (a *API) organization(ctx context.Context, in *organizationInput) (organiza
 	return a.describe(in.ID, userID(p)), nil
 }
 
-func (a *API) sandboxOrganization(ctx context.Context, in *sandboxID) (organization, error) {
+func (a *API) sandboxOrganization(ctx context.Context, in *SandboxID) (organization, error) {
 	s, err := a.Sandboxes.Sandbox(ctx, ref(ctx, in.ID))
 	if err != nil {
 		return organization{}, err

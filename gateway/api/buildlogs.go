@@ -31,7 +31,7 @@ func sortSnapshots(all []engine.Snapshot, field string, ascending bool) {
 	})
 }
 
-func (a *API) buildLogsURL(ctx context.Context, in *sandboxPath) (link, error) {
+func (a *API) buildLogsURL(ctx context.Context, in *SandboxPath) (link, error) {
 	s, err := a.Sandboxes.Sandbox(ctx, ref(ctx, in.Sandbox))
 	if err != nil {
 		return link{}, err

@@ -24,7 +24,7 @@ func (a *API) doctor(ctx context.Context, _ *struct{}) (wire.Report, error) {
 	return wire.FromReport(r), err
 }
 
-func (a *API) stats(ctx context.Context, in *sandboxPath) (wire.Stats, error) {
+func (a *API) stats(ctx context.Context, in *SandboxPath) (wire.Stats, error) {
 	s, err := a.Inspector.Stats(ctx, ref(ctx, in.Sandbox))
 	return wire.FromStats(s), err
 }

@@ -19,8 +19,8 @@ func (a *API) registerLists() {
 	handle(a, "GET", "/sandbox/{sandboxIdOrName}/forks", "The sandboxes forked from this one", a.forks)
 }
 
-// filter is what both lists can be narrowed by.
-type filter struct {
+// Filter is what both lists can be narrowed by.
+type Filter struct {
 	ID                    string    `query:"id" doc:"beginning of the id"`
 	Name                  string    `query:"name" doc:"beginning of the name"`
 	Labels                string    `query:"labels" doc:"JSON object; all must match"`
@@ -39,7 +39,7 @@ type filter struct {
 }
 
 type listInput struct {
-	filter
+	Filter
 	Cursor            string    `query:"cursor"`
 	Limit             int       `query:"limit" minimum:"1" maximum:"200" default:"100"`
 	IncludeWarm       bool      `query:"includeWarm" doc:"accepted; unclaimed sandboxes have no owner here and are never listed"`
@@ -68,7 +68,7 @@ func (a *API) list(ctx context.Context, in *listInput) (wire.Page, error) {
 	}
 	page := wire.Page{Items: []wire.Item{}, Total: p.Total}
 	for _, s := range p.Items {
-		if in.matches(s) && in.filter.matches(s) {
+		if in.matches(s) && in.Filter.matches(s) {
 			page.Items = append(page.Items, wire.FromItem(s, toolboxURL(ctx)))
 		}
 	}
@@ -79,7 +79,7 @@ func (a *API) list(ctx context.Context, in *listInput) (wire.Page, error) {
 }
 
 type numberedInput struct {
-	filter
+	Filter
 	Page    int      `query:"page" minimum:"1" default:"1"`
 	Limit   int      `query:"limit" minimum:"1" maximum:"200" default:"100"`
 	Regions []string `query:"regions,explode"`
@@ -92,7 +92,7 @@ func (a *API) listNumbered(ctx context.Context, in *numberedInput) (wire.Numbere
 		return wire.NumberedPage{}, err
 	}
 	all, err := a.all(ctx, q, func(s engine.Sandbox) bool {
-		return in.filter.matches(s) && oneOf(in.Regions, s.Target)
+		return in.Filter.matches(s) && oneOf(in.Regions, s.Target)
 	})
 	if err != nil {
 		return wire.NumberedPage{}, err
@@ -108,7 +108,7 @@ func (a *API) listNumbered(ctx context.Context, in *numberedInput) (wire.Numbere
 	return out, nil
 }
 
-func (a *API) forks(ctx context.Context, in *sandboxPath) ([]wire.Sandbox, error) {
+func (a *API) forks(ctx context.Context, in *SandboxPath) ([]wire.Sandbox, error) {
 	s, err := a.Sandboxes.Sandbox(ctx, ref(ctx, in.Sandbox))
 	if err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (a *API) all(ctx context.Context, q engine.SandboxQuery, matches func(engin
 	}
 }
 
-func (f filter) query(ctx context.Context) (engine.SandboxQuery, error) {
+func (f Filter) query(ctx context.Context) (engine.SandboxQuery, error) {
 	q := engine.SandboxQuery{
 		OrganizationID: auth.Organization(ctx), IDPrefix: f.ID, NamePrefix: f.Name, Snapshots: f.Snapshots,
 		IncludeErroredDeleted: f.IncludeErroredDeleted, Ascending: f.Order == "asc",
@@ -164,7 +164,7 @@ func (f filter) query(ctx context.Context) (engine.SandboxQuery, error) {
 	return q, nil
 }
 
-func (f filter) matches(s engine.Sandbox) bool {
+func (f Filter) matches(s engine.Sandbox) bool {
 	return within(s.Resources.CPU, f.MinCPU, f.MaxCPU) &&
 		within(wire.GiB(s.Resources.MemoryMiB), f.MinMemory, f.MaxMemory) &&
 		within(wire.GiB(s.Resources.DiskMiB), f.MinDisk, f.MaxDisk) &&

@@ -10,13 +10,14 @@ import (
 	"github.com/atoll-sh/atoll/gateway/wire"
 )
 
-// sandboxPath and sandboxID are the two names that the contract has for the
-// same parameter. Both take an id or a name.
-type sandboxPath struct {
+// SandboxPath names the sandbox of a request. It is exported because huma
+// looks only into exported embedded types.
+type SandboxPath struct {
 	Sandbox string `path:"sandboxIdOrName" maxLength:"255" doc:"id or name"`
 }
 
-type sandboxID struct {
+// SandboxID is the same under the other name that the contract has for it.
+type SandboxID struct {
 	ID string `path:"sandboxId" maxLength:"255" doc:"id or name"`
 }
 
@@ -66,7 +67,7 @@ func (a *API) create(ctx context.Context, in *createInput) (wire.Sandbox, error)
 }
 
 type getInput struct {
-	sandboxPath
+	SandboxPath
 	Verbose bool `query:"verbose" doc:"add a sample of its use"`
 }
 
@@ -83,18 +84,18 @@ func (a *API) sandbox(ctx context.Context, in *getInput) (wire.Sandbox, error) {
 	return d, nil
 }
 
-func (a *API) remove(ctx context.Context, in *sandboxPath) (wire.Sandbox, error) {
+func (a *API) remove(ctx context.Context, in *SandboxPath) (wire.Sandbox, error) {
 	s, err := a.Sandboxes.Delete(ctx, ref(ctx, in.Sandbox))
 	return answer(ctx, s, err)
 }
 
-func (a *API) start(ctx context.Context, in *sandboxPath) (wire.Sandbox, error) {
+func (a *API) start(ctx context.Context, in *SandboxPath) (wire.Sandbox, error) {
 	s, err := a.Sandboxes.Start(ctx, ref(ctx, in.Sandbox))
 	return answer(ctx, s, err)
 }
 
 type stopInput struct {
-	sandboxPath
+	SandboxPath
 	Force        bool    `query:"force" doc:"kill at once"`
 	GraceSeconds float64 `query:"graceSeconds" minimum:"0" maximum:"600" doc:"extension: wait this long after SIGTERM"`
 }
@@ -106,7 +107,7 @@ func (a *API) stop(ctx context.Context, in *stopInput) (wire.Sandbox, error) {
 }
 
 type recoverInput struct {
-	sandboxPath
+	SandboxPath
 	SkipStart bool `query:"skipStart"`
 }
 
@@ -126,7 +127,7 @@ func (a *API) recover(ctx context.Context, in *recoverInput) (wire.Sandbox, erro
 }
 
 type resizeInput struct {
-	sandboxPath
+	SandboxPath
 	Body wire.Resize
 }
 
@@ -140,7 +141,7 @@ func (a *API) resize(ctx context.Context, in *resizeInput) (wire.Sandbox, error)
 }
 
 type saveInput struct {
-	sandboxPath
+	SandboxPath
 	Body wire.Save
 }
 
@@ -163,7 +164,7 @@ func (a *API) save(ctx context.Context, in *saveInput) (wire.Saved, error) {
 }
 
 type forkInput struct {
-	sandboxPath
+	SandboxPath
 	Body *wire.Fork
 }
 
@@ -176,7 +177,7 @@ func (a *API) fork(ctx context.Context, in *forkInput) (wire.Sandbox, error) {
 	return answer(ctx, s, err)
 }
 
-func (a *API) parent(ctx context.Context, in *sandboxPath) (wire.Sandbox, error) {
+func (a *API) parent(ctx context.Context, in *SandboxPath) (wire.Sandbox, error) {
 	s, err := a.Sandboxes.Sandbox(ctx, ref(ctx, in.Sandbox))
 	if err != nil {
 		return wire.Sandbox{}, err
@@ -188,7 +189,7 @@ func (a *API) parent(ctx context.Context, in *sandboxPath) (wire.Sandbox, error)
 	return answer(ctx, p, err)
 }
 
-func (a *API) ancestors(ctx context.Context, in *sandboxPath) ([]wire.Sandbox, error) {
+func (a *API) ancestors(ctx context.Context, in *SandboxPath) ([]wire.Sandbox, error) {
 	s, err := a.Sandboxes.Sandbox(ctx, ref(ctx, in.Sandbox))
 	out := []wire.Sandbox{}
 	for err == nil && s.Parent != "" {
@@ -207,7 +208,7 @@ type link struct {
 	URL string `json:"url"`
 }
 
-func (a *API) toolboxProxyURL(ctx context.Context, in *sandboxID) (link, error) {
+func (a *API) toolboxProxyURL(ctx context.Context, in *SandboxID) (link, error) {
 	if _, err := a.Sandboxes.Sandbox(ctx, ref(ctx, in.ID)); err != nil {
 		return link{}, err
 	}
@@ -216,7 +217,7 @@ func (a *API) toolboxProxyURL(ctx context.Context, in *sandboxID) (link, error) 
 
 // touch asks for the toolbox, which counts as activity and refuses a sandbox
 // that does not run.
-func (a *API) touch(ctx context.Context, in *sandboxID) error {
+func (a *API) touch(ctx context.Context, in *SandboxID) error {
 	_, err := a.Toolboxes.Toolbox(ctx, ref(ctx, in.ID))
 	return err
 }

@@ -20,7 +20,7 @@ func (a *API) registerSettings() {
 }
 
 type labelsInput struct {
-	sandboxPath
+	SandboxPath
 	Body wire.Labels
 }
 
@@ -33,7 +33,7 @@ func (a *API) setLabels(ctx context.Context, in *labelsInput) (wire.Labels, erro
 }
 
 type publicInput struct {
-	sandboxPath
+	SandboxPath
 	Public bool `path:"isPublic"`
 }
 
@@ -42,7 +42,7 @@ func (a *API) setPublic(ctx context.Context, in *publicInput) (wire.Sandbox, err
 }
 
 type intervalInput struct {
-	sandboxPath
+	SandboxPath
 	Interval float64 `path:"interval"`
 }
 
@@ -71,7 +71,7 @@ func (a *API) setAutoPause(ctx context.Context, in *intervalInput) (wire.Sandbox
 }
 
 type ttlInput struct {
-	sandboxPath
+	SandboxPath
 	Minutes float64 `path:"ttlMinutes"`
 }
 
@@ -81,7 +81,7 @@ func (a *API) setTTL(ctx context.Context, in *ttlInput) (wire.Sandbox, error) {
 }
 
 type networkInput struct {
-	sandboxPath
+	SandboxPath
 	Body wire.Network
 }
 

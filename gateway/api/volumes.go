@@ -6,8 +6,8 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 )
 
-// volume is the contract's shape; none exist yet.
-type volume struct {
+// volumeDTO is the contract's shape; none exist yet.
+type volumeDTO struct {
 	ID             string  `json:"id"`
 	Name           string  `json:"name"`
 	OrganizationID string  `json:"organizationId"`
@@ -29,14 +29,14 @@ type volumeName struct {
 // The reads are true while volumes cannot be made: there are none. Clients
 // need the 404 to go on to create one, which then says that it is not built.
 func (a *API) registerVolumes() {
-	handle(a, "GET", "/volumes", "List volumes", func(context.Context, *struct{}) ([]volume, error) {
-		return []volume{}, nil
+	handle(a, "GET", "/volumes", "List volumes", func(context.Context, *struct{}) ([]volumeDTO, error) {
+		return []volumeDTO{}, nil
 	})
-	handle(a, "GET", "/volumes/{volumeId}", "One volume", func(_ context.Context, in *volumeID) (volume, error) {
-		return volume{}, noVolume(in.ID)
+	handle(a, "GET", "/volumes/{volumeId}", "One volume", func(_ context.Context, in *volumeID) (volumeDTO, error) {
+		return volumeDTO{}, noVolume(in.ID)
 	})
-	handle(a, "GET", "/volumes/by-name/{name}", "One volume, by name", func(_ context.Context, in *volumeName) (volume, error) {
-		return volume{}, noVolume(in.Name)
+	handle(a, "GET", "/volumes/by-name/{name}", "One volume, by name", func(_ context.Context, in *volumeName) (volumeDTO, error) {
+		return volumeDTO{}, noVolume(in.Name)
 	})
 }
 
