@@ -119,7 +119,7 @@ func (p *Pool) make(ctx context.Context, id string, size int64, fill func() erro
 	case err != nil:
 		return Disk{}, err
 	}
-	return p.mountLocked(id)
+	return p.mountLocked(ctx, id)
 }
 
 // build makes a disk's directory in tmp, lets fill make its image, mounts it
@@ -199,10 +199,10 @@ func (p *Pool) Mount(ctx context.Context, id string) (Disk, error) {
 	if err := ctx.Err(); err != nil {
 		return Disk{}, err
 	}
-	return p.mountLocked(id)
+	return p.mountLocked(ctx, id)
 }
 
-func (p *Pool) mountLocked(id string) (Disk, error) {
+func (p *Pool) mountLocked(ctx context.Context, id string) (Disk, error) {
 	info, err := os.Stat(p.image(id))
 	if errors.Is(err, os.ErrNotExist) {
 		return Disk{}, noDisk(id, err)
@@ -210,7 +210,7 @@ func (p *Pool) mountLocked(id string) (Disk, error) {
 	if err != nil {
 		return Disk{}, err
 	}
-	if err := mountDisk(p.disk(id)); err != nil {
+	if err := mountDisk(ctx, p.disk(id)); err != nil {
 		return Disk{}, fmt.Errorf("mount disk %s: %w", id, err)
 	}
 	return Disk{ID: id, Dir: p.mnt(id), Size: info.Size(), users: p.users}, nil
@@ -219,7 +219,7 @@ func (p *Pool) mountLocked(id string) (Disk, error) {
 // mountDisk mounts the image of the disk in dir. An image that is attached
 // still, as under a root that outlived its disk's mount, is mounted from the
 // same device: two devices over one image would destroy it.
-func mountDisk(dir string) error {
+func mountDisk(ctx context.Context, dir string) error {
 	image, mnt := filepath.Join(dir, "disk.img"), filepath.Join(dir, "mnt")
 	mounted, err := isMounted(mnt)
 	if err != nil || mounted {
@@ -232,14 +232,20 @@ func mountDisk(dir string) error {
 	if dev != "" {
 		err := mountDevice(dev, mnt, "ext4", diskFlags, diskOptions)
 		if still, _ := loopOf(image); still == dev {
-			return err
+			return err // of the mount
 		}
 		// It detached itself in between.
 		if err := unmountAll(mnt, false); err != nil {
 			return err
 		}
 	}
-	_, err = mountImage(image, mnt, "ext4", diskFlags, diskOptions)
+	s, err := readSuper(image)
+	if err == nil && s.faulty {
+		err = checkFS(ctx, image)
+	}
+	if err == nil {
+		_, err = mountImage(image, mnt, "ext4", diskFlags, diskOptions)
+	}
 	return err
 }
 

@@ -105,10 +105,15 @@ func formatImage(ctx context.Context, path string, size int64) error {
 		"-J", "size="+strconv.Itoa(journal), "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", path)
 }
 
+// checkFS replays the journal of an unused image and repairs what is safe to.
+func checkFS(ctx context.Context, image string) error {
+	// e2fsck answers 1 when it repaired something, which is fine.
+	return runTool(ctx, "e2fsprogs", []int{0, 1}, "e2fsck", "-p", "-f", image)
+}
+
 // growFS makes the unmounted file system in image as large as its file.
 func growFS(ctx context.Context, image string) error {
-	// e2fsck answers 1 when it repaired something, which is fine.
-	if err := runTool(ctx, "e2fsprogs", []int{0, 1}, "e2fsck", "-p", "-f", image); err != nil {
+	if err := checkFS(ctx, image); err != nil {
 		return err
 	}
 	return runTool(ctx, "e2fsprogs", []int{0}, "resize2fs", image)
@@ -141,13 +146,17 @@ func runTool(ctx context.Context, pkg string, okay []int, name string, args ...s
 
 // super is what we read of an ext4 superblock. The kernel brings it up to date
 // when the file system is synced by a freeze or an unmount.
-type super struct{ total, used int64 } // bytes; total excludes ext4's own tables
+type super struct {
+	total, used int64 // bytes; total excludes ext4's own tables
+	faulty      bool  // the kernel met an error and wants a check
+}
 
 // readSuper reads the superblock of an image that nobody writes at the moment.
 func readSuper(image string) (super, error) {
 	const (
 		offset, length = 1024, 1024
 		magicAt, magic = 0x38, 0xef53
+		stateAt, fault = 0x3a, 2
 	)
 	f, err := os.Open(image)
 	if err != nil {
@@ -168,7 +177,11 @@ func readSuper(image string) (super, error) {
 		overhead = field(0x248)
 		unit     = int64(1024) << field(0x18)
 	)
-	return super{total: (blocks - overhead) * unit, used: (blocks - overhead - free) * unit}, nil
+	return super{
+		total:  (blocks - overhead) * unit,
+		used:   (blocks - overhead - free) * unit,
+		faulty: binary.LittleEndian.Uint16(b[stateAt:])&fault != 0,
+	}, nil
 }
 
 // syncPath flushes one file or directory to stable storage.

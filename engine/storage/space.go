@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,26 +25,45 @@ func space(dir string) (free, total int64, err error) {
 // at least a quarter.
 func lowWater(total int64) int64 { return max(total/20, min(gib, total/4)) }
 
+// Room tells how much of the pool is free. New disks are refused before it
+// reaches zero.
+func (p *Pool) Room(ctx context.Context) (free, total int64, err error) { return space(p.dir) }
+
 // checkRoom refuses new disks when the pool, or the host's disk under the pool
 // file, runs low. Disks that exist go on.
 func (p *Pool) checkRoom() error {
-	for _, place := range []struct{ dir, name, fix string }{
-		{p.dir, "the storage pool", "delete sandboxes or snapshots, or restart the server with a larger pool size"},
-		{p.home, "the host's disk", "free space on the disk of the server's home directory"},
-	} {
-		free, total, err := space(place.dir)
-		if err != nil {
-			return err
-		}
-		if place.dir == p.home {
-			total = min(total, 20*gib) // a large host disk needs no more than 1 GiB of slack
-		}
-		if low := lowWater(total); free < low {
-			return engine.Errorf(engine.KindExhausted, "%s is nearly full: %d MiB are free, new disks need %d", place.name, free/mib, low/mib).
-				WithHint("%s", place.fix)
-		}
+	// XFS frees the space of deleted files a moment later.
+	const attempts, pause = 10, 20 * time.Millisecond
+	err := p.roomNow()
+	for i := 0; i < attempts && engine.KindOf(err) == engine.KindExhausted; i++ {
+		time.Sleep(pause)
+		err = p.roomNow()
+	}
+	return err
+}
+
+func (p *Pool) roomNow() error {
+	free, total, err := space(p.dir)
+	if err != nil {
+		return err
+	}
+	if low := lowWater(total); free < low {
+		return nearlyFull("the storage pool", free, low).
+			WithHint("delete sandboxes or snapshots, or restart the server with a larger pool size")
+	}
+	if free, total, err = space(p.home); err != nil {
+		return err
+	}
+	// A large host disk needs no more slack than 1 GiB.
+	if low := lowWater(min(total, 20*gib)); free < low {
+		return nearlyFull("the disk of the server's home directory", free, low).
+			WithHint("free space on that disk")
 	}
 	return nil
+}
+
+func nearlyFull(what string, free, low int64) *engine.Error {
+	return engine.Errorf(engine.KindExhausted, "%s is nearly full: %d MiB are free, new disks need %d", what, free/mib, low/mib)
 }
 
 // Usage tells how much of a disk is used and how large it is for its user, as
