@@ -1,0 +1,135 @@
+package toolbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/atoll-sh/atoll/engine/toolbox/process"
+	"github.com/atoll-sh/atoll/engine/toolbox/wire"
+)
+
+func (t *Toolbox) execute(w http.ResponseWriter, r *http.Request) error {
+	var q wire.ExecuteRequest
+	if err := readJSON(w, r, &q); err != nil {
+		return err
+	}
+	timeout, err := seconds(q.Timeout)
+	if err != nil {
+		return err
+	}
+	c := process.Command{Script: q.Command, Cwd: q.Cwd, Env: q.Envs, User: q.User}
+	res, err := t.runner.Run(r.Context(), c, process.Input{Stdin: q.Stdin, Timeout: timeout, Split: q.Split})
+	if err := finished(res, q.Timeout, err); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, res)
+}
+
+// seconds checks a timeout.
+func seconds(n int) (time.Duration, error) {
+	if n < 0 || int64(n) > math.MaxInt64/int64(time.Second) {
+		return 0, wire.BadRequest("timeout: %d is not possible; give seconds, or 0 for no limit", n)
+	}
+	return time.Duration(n) * time.Second, nil
+}
+
+// finished turns the ways a run can end badly into errors.
+func finished(res wire.ExecuteResponse, timeout int, err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return wire.Errorf(499, wire.CodeBadRequest, "the caller went away; the command was killed")
+	case err != nil:
+		return err
+	case !res.TimedOut:
+		return nil
+	}
+	e := wire.Errorf(http.StatusRequestTimeout, wire.CodeExecTimeout,
+		"the command was killed after its timeout of %d s; what it printed until then is in result", timeout)
+	e.Partial = &wire.Partial{
+		ExitCode: res.ExitCode, Result: res.Result, Stdout: res.Stdout, Stderr: res.Stderr,
+		DurationMs: res.DurationMs, TimedOut: true, Truncated: res.Truncated,
+	}
+	return e
+}
+
+func (t *Toolbox) codeRun(w http.ResponseWriter, r *http.Request) error {
+	var q wire.CodeRunRequest
+	if err := readJSON(w, r, &q); err != nil {
+		return err
+	}
+	timeout, err := seconds(q.Timeout)
+	if err != nil {
+		return err
+	}
+	if q.Code == "" {
+		return wire.BadRequest("code: it is empty; give a program")
+	}
+	argv, err := t.interpreter(q)
+	if err != nil {
+		return err
+	}
+	c := process.Command{Argv: append(argv, q.Argv...), Env: q.Envs}
+	res, err := t.runner.Run(r.Context(), c, process.Input{Stdin: q.Code, Timeout: timeout})
+	if err := finished(res, q.Timeout, err); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, wire.CodeRunResponse{
+		ExitCode: res.ExitCode, Result: res.Result, Artifacts: wire.Artifacts{Charts: []any{}},
+	})
+}
+
+// interpreter returns the command that reads a program from stdin.
+func (t *Toolbox) interpreter(q wire.CodeRunRequest) ([]string, error) {
+	switch q.Language {
+	case "python":
+		env := t.runner.Environ(t.runner.User(), q.Envs)
+		if _, err := process.LookPath("python3", "/", env); err == nil {
+			return []string{"python3", "-u", "-"}, nil
+		}
+		return []string{"python", "-u", "-"}, nil
+	case "javascript":
+		return []string{"node", "-"}, nil
+	case "typescript":
+		return nil, wire.Errorf(http.StatusNotImplemented, wire.CodeNotImplemented, "language: typescript is not offered yet; compile it and run javascript")
+	case "":
+		return nil, wire.BadRequest("language: it is missing; use python or javascript")
+	}
+	return nil, wire.BadRequest("language: %q is not known; use python or javascript", q.Language)
+}
+
+func (t *Toolbox) version(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, map[string]string{"version": t.config.Version})
+}
+
+func (t *Toolbox) homeDir(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, wire.Dir{Dir: t.runner.User().Home})
+}
+
+func (t *Toolbox) workDir(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, wire.Dir{Dir: t.runner.WorkDir()})
+}
+
+func (t *Toolbox) updateEnv(w http.ResponseWriter, r *http.Request) error {
+	var q wire.UpdateEnv
+	if err := readJSON(w, r, &q); err != nil {
+		return err
+	}
+	if err := t.runner.UpdateEnv(q); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, map[string]string{"message": fmt.Sprintf("%d variables set, %d unset", len(q.Set), len(q.Unset))})
+}
+
+// initialize is sent by some control planes with a telemetry token, for which
+// there is no use here.
+func (t *Toolbox) initialize(w http.ResponseWriter, r *http.Request) error {
+	var q struct{}
+	if err := readJSON(w, r, &q); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, map[string]string{"message": "initialized"})
+}
