@@ -160,11 +160,20 @@ func nearest(name string, known []string) string {
 	best, distance := "", 3
 	for _, k := range known {
 		d := edits(n, plain(k))
+		if letters(n) == letters(plain(k)) {
+			d = 1 // letters swapped
+		}
 		if d < distance && d < len(k) {
 			best, distance = k, d
 		}
 	}
 	return best
+}
+
+func letters(s string) string {
+	l := []byte(s)
+	slices.Sort(l)
+	return string(l)
 }
 
 // synonyms are names from other servers that models try.
@@ -182,7 +191,7 @@ var synonyms = map[string][]string{
 	"recursive": {"depth", "all"}, "operation": {"op"}, "action": {"op"},
 	"memory": {"memory_mb"}, "disk": {"disk_gb"}, "cpus": {"cpu"}, "envvars": {"env"}, "environment": {"env"},
 	"autostop": {"idle_minutes"}, "autostopinterval": {"idle_minutes"}, "ttl": {"ttl_minutes"},
-	"process_id": {"process"}, "processid": {"process"}, "pid": {"process"},
+	"processid": {"process"}, "pid": {"process"},
 	"copies": {"fork"}, "count": {"fork", "limit"}, "lines": {"limit"}, "start": {"offset"},
 }
 

@@ -58,6 +58,9 @@ func (k *kit) exec(ctx context.Context, a Args) (Result, error) {
 	began := time.Now()
 	command, err := b.spawn(ctx, process, line)
 	if err != nil {
+		if shutdown(ctx) {
+			return goesOn(process), nil
+		}
 		if canceled(ctx) {
 			b.endQuietly(ctx, process)
 		}
@@ -83,8 +86,8 @@ func (k *kit) wait(ctx context.Context, a Args, b *box, process, command string,
 		teller.write(p)
 	})
 	switch {
-	case errors.Is(context.Cause(ctx), ErrShutdown):
-		return Fail("The server is shutting down. The command goes on as process %s; look at it with sandbox_process once the server is back.", process), nil
+	case shutdown(ctx):
+		return goesOn(process), nil
 	case canceled(ctx):
 		b.endQuietly(ctx, process)
 		return Result{}, ctx.Err()
@@ -102,6 +105,12 @@ func (k *kit) wait(ctx context.Context, a Args, b *box, process, command string,
 		b.endQuietly(ctx, process) // everything is in the answer
 	}
 	return r, nil
+}
+
+func shutdown(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrShutdown) }
+
+func goesOn(process string) Result {
+	return Fail("The server is shutting down. The command goes on as process %s; look at it with sandbox_process once the server is back.", process)
 }
 
 func finished(a Args, process string, code int, took time.Duration, out *capture) Result {

@@ -65,9 +65,12 @@ func (b *box) do(ctx context.Context, method, path string, q url.Values, content
 // lost explains a request that got no answer. Errors of the engine pass: the
 // round tripper returns them for sandboxes that are not running.
 func (b *box) lost(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	var e *engine.Error
-	if errors.As(err, &e) || ctx.Err() != nil {
-		return err
+	if errors.As(err, &e) {
+		return e
 	}
 	return engine.Errorf(engine.KindUnavailable, "sandbox %s does not answer", b.id).
 		WithHint(`Look with sandbox_list {"id":%q}; a stop and start with sandbox_control mends most things`, b.id).Wrap(err)

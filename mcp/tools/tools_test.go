@@ -1,0 +1,485 @@
+package tools_test
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/atoll-sh/atoll/mcp/mcptest"
+	"github.com/atoll-sh/atoll/mcp/tools"
+)
+
+var update = flag.Bool("update", false, "write golden files")
+
+// bench is a set of tools over a fake backend with one sandbox named box.
+type bench struct {
+	t       *testing.T
+	backend *mcptest.Backend
+	tools   map[string]tools.Tool
+}
+
+func newBench(t *testing.T, opt tools.Options) *bench {
+	b := &bench{t: t, backend: mcptest.New(t), tools: map[string]tools.Tool{}}
+	for _, tool := range tools.All(b.backend.Services(), opt) {
+		b.tools[tool.Name] = tool
+	}
+	b.ok("sandbox_create", `{"name":"box"}`)
+	return b
+}
+
+func (b *bench) call(ctx context.Context, tool, args string) tools.Result {
+	b.t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(args), &v); err != nil {
+		b.t.Fatalf("%s: %v", args, err)
+	}
+	return b.tools[tool].Call(ctx, tools.Args{Organization: "org", Values: v})
+}
+
+func (b *bench) ok(tool, args string) string {
+	b.t.Helper()
+	r := b.call(b.t.Context(), tool, args)
+	if r.IsError {
+		b.t.Fatalf("%s %s: %s", tool, args, r.Text)
+	}
+	if len(r.Text) > 9000 {
+		b.t.Errorf("%s: %d bytes, at most 9000", tool, len(r.Text))
+	}
+	return r.Text
+}
+
+func (b *bench) fails(tool, args string) string {
+	b.t.Helper()
+	r := b.call(b.t.Context(), tool, args)
+	if !r.IsError {
+		b.t.Fatalf("%s %s: succeeded with %q, want an error", tool, args, r.Text)
+	}
+	return r.Text
+}
+
+func wantPrefix(t *testing.T, got, want string) {
+	t.Helper()
+	if !strings.HasPrefix(got, want) {
+		t.Errorf("got %q, want it to begin with %q", got, want)
+	}
+}
+
+func wantParts(t *testing.T, got string, parts ...string) {
+	t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(got, p) {
+			t.Errorf("got %q, want %q in it", got, p)
+		}
+	}
+}
+
+func TestGolden(t *testing.T) {
+	for _, tool := range tools.All(mcptest.New(t).Services(), tools.Options{}) {
+		var schema map[string]any
+		if err := json.Unmarshal([]byte(tool.Schema), &schema); err != nil {
+			t.Errorf("%s: %v", tool.Name, err)
+		}
+		got, err := json.MarshalIndent(map[string]any{
+			"name": tool.Name, "set": tool.Set, "title": tool.Title, "description": tool.Description, "inputSchema": schema, "hints": tool.Hints,
+		}, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join("testdata", tool.Name+".json")
+		if *update {
+			if err := os.WriteFile(file, append(got, '\n'), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatalf("%v; run with -update", err)
+		}
+		if d := cmp.Diff(strings.TrimSpace(string(want)), string(got)); d != "" {
+			t.Errorf("%s changed; run with -update if that is meant (-want +got):\n%s", tool.Name, d)
+		}
+	}
+}
+
+// TestBudget keeps the tools cheap: every agent pays for them in every
+// conversation. With the o200k vocabulary these texts take 4.1 bytes per token,
+// so four is on the safe side.
+func TestBudget(t *testing.T) {
+	total := 0
+	for _, tool := range tools.All(mcptest.New(t).Services(), tools.Options{}) {
+		total += len(tool.Name) + len(tool.Description) + len(tool.Schema)
+		if tool.Title == "" || tool.Set == "" {
+			t.Errorf("%s lacks title or set", tool.Name)
+		}
+	}
+	if tokens := total / 4; tokens > 1300 {
+		t.Errorf("core costs about %d tokens (%d bytes), at most 1300", tokens, total)
+	} else {
+		t.Logf("core costs about %d tokens (%d bytes)", tokens, total)
+	}
+}
+
+func TestCreate(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	got := b.ok("sandbox_create", `{"name":"two","cpu":2,"memory_mb":512,"disk_gb":4,"env":{"A":"b"},"labels":{"team":"web"},"network":"none","idle_minutes":0,"ttl_minutes":60,"snapshot":null}`)
+	wantPrefix(t, got, "Created sandbox two: running")
+	req := b.backend.Created()[1]
+	if req.OrganizationID != "org" || req.Resources.CPU != 2 || req.Resources.MemoryMiB != 512 || req.Resources.DiskMiB != 4096 ||
+		!req.Network.BlockAll || req.Env["A"] != "b" || req.Labels["team"] != "web" {
+		t.Errorf("created with %+v", req)
+	}
+	if l := req.Lifecycle; l == nil || l.AutoStop != 0 || l.TTL != time.Hour || l.AutoDelete != -1 {
+		t.Errorf("lifecycle %+v", req.Lifecycle)
+	}
+	if l := b.backend.Created()[0].Lifecycle; l != nil {
+		t.Errorf("lifecycle without arguments is %+v, want the server's default", l)
+	}
+}
+
+func TestListAndControl(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	b.ok("sandbox_create", `{"name":"two","labels":{"team":"web"}}`)
+	wantParts(t, b.ok("sandbox_list", `{}`), "2 of 2 sandboxes", "\nbox  running", "team=web")
+	wantPrefix(t, b.ok("sandbox_list", `{"label":"team=web"}`), "1 of 1")
+	wantPrefix(t, b.ok("sandbox_list", `{"label":"team=none"}`), "No sandboxes match")
+	wantPrefix(t, b.ok("sandbox_control", `{"id":"two","action":"stop"}`), "two is stopped")
+	wantPrefix(t, b.ok("sandbox_list", `{"state":"stopped"}`), "1 of 1")
+	wantParts(t, b.fails("sandbox_exec", `{"id":"two","command":"true"}`), "is stopped", `sandbox_control {"id":"two","action":"start"}`)
+	wantPrefix(t, b.ok("sandbox_control", `{"id":"two","action":"start"}`), "two is running")
+	wantPrefix(t, b.ok("sandbox_control", `{"id":"two","action":"extend"}`), "two is extended")
+	wantParts(t, b.ok("sandbox_list", `{"id":"box"}`), "box is running", "in use: 10.0 MiB memory")
+	wantPrefix(t, b.ok("sandbox_delete", `{"id":"two"}`), "Deleted two")
+	wantParts(t, b.fails("sandbox_delete", `{"id":"two"}`), "not found", "sandbox_list")
+}
+
+func TestExec(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	box := b.backend.Box("box")
+	for _, c := range []struct{ args, first, rest string }{
+		{`"command":"echo out >&2; exit 3"`, "exit 3 · ", "out"},
+		{`"command":"true"`, "exit 0 · ", ""},
+		{`"command":"cat","stdin":"a\nb"`, "exit 0 · ", "a\nb"},
+		{`"command":"cat; echo \"it's\" $A","env":{"A":"x 'y' $z"}`, "exit 0 · ", "it's x 'y' $z"},
+		{`"command":"echo 'a"`, "exit 2 · ", ""},
+		{`"command":"mkdir d; cd d; pwd | tail -c 3"`, "exit 0 · ", "/d"},
+		{`"command":"pwd | tail -c 3","cwd":"d"`, "exit 0 · ", "/d"},
+		{`"command":"sleep 60","timeout_s":1`, "exit 124 · timed out after 1 s", ""},
+		{`"command":"printf 'a\\000b\\377'"`, "exit 0 · ", "a␀b�"},
+	} {
+		got := b.ok("sandbox_exec", `{"id":"box",`+c.args+`}`)
+		wantPrefix(t, got, c.first)
+		_, rest, _ := strings.Cut(got, "\n")
+		if c.rest != "" && rest != c.rest {
+			t.Errorf("%s: printed %q, want %q", c.args, rest, c.rest)
+		}
+	}
+	if left := box.Sessions(); len(left) != 0 {
+		t.Errorf("sessions left behind: %v", left)
+	}
+}
+
+func TestLongOutputIsAddressable(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	got := b.ok("sandbox_exec", `{"id":"box","command":"seq 1 200000"}`)
+	wantPrefix(t, got, "exit 0 · ")
+	wantParts(t, got, "\n1\n2\n", "\n200000", "bytes left out", `sandbox_process {"id":"box","process":"p-`)
+	process := b.backend.Box("box").Sessions()[0]
+	var all strings.Builder
+	for offset := 0; ; {
+		got := b.ok("sandbox_process", fmt.Sprintf(`{"id":"box","process":%q,"offset":%d}`, process, offset))
+		status, text, _ := strings.Cut(got, "\n")
+		var next int
+		_, after, _ := strings.Cut(status, "next offset ")
+		if _, err := fmt.Sscanf(after, "%d", &next); err != nil {
+			t.Fatalf("%q: %v", status, err)
+		}
+		if next == offset {
+			break
+		}
+		offset = next
+		all.WriteString(text)
+	}
+	var want strings.Builder
+	for i := range 200000 {
+		fmt.Fprintf(&want, "%d\n", i+1)
+	}
+	if all.String() != want.String() {
+		t.Errorf("paged output has %d bytes, want %d, or differs", all.Len(), want.Len())
+	}
+}
+
+func TestLongCommandGoesOnInTheBackground(t *testing.T) {
+	b := newBench(t, tools.Options{Foreground: 300 * time.Millisecond})
+	got := b.ok("sandbox_exec", `{"id":"box","command":"echo one; sleep 1; echo two; exit 5"}`)
+	wantPrefix(t, got, "running · ")
+	wantParts(t, got, "\none", `"offset":`)
+	process := b.backend.Box("box").Sessions()[0]
+	wantParts(t, b.ok("sandbox_process", `{"id":"box"}`), process+"  running  echo one; sleep 1")
+	got = b.ok("sandbox_process", fmt.Sprintf(`{"id":"box","process":%q,"wait_s":10}`, process))
+	wantPrefix(t, got, "exit 5 · ")
+	wantParts(t, got, "one\ntwo")
+}
+
+func TestBackgroundProcess(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	box := b.backend.Box("box")
+	wantPrefix(t, b.ok("sandbox_process", `{"id":"box"}`), "No background processes")
+	wantPrefix(t, b.ok("sandbox_exec", `{"id":"box","command":"while read l; do echo got $l; done","background":true}`), "Started process p-")
+	process := box.Sessions()[0]
+	wantPrefix(t, b.ok("sandbox_process", fmt.Sprintf(`{"id":"box","process":%q,"action":"input","data":"hello"}`, process)), "Sent to")
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if got := b.ok("sandbox_process", fmt.Sprintf(`{"id":"box","process":%q}`, process)); strings.Contains(got, "got hello") {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("no answer to input: %q", got)
+		}
+	}
+	wantParts(t, b.ok("sandbox_process", fmt.Sprintf(`{"id":"box","process":%q,"action":"kill"}`, process)), "Killed "+process, "got hello")
+	if n := box.Running(); n != 0 {
+		t.Errorf("%d commands run after kill", n)
+	}
+	wantParts(t, b.fails("sandbox_process", fmt.Sprintf(`{"id":"box","process":%q}`, process)), "no process", "lists them")
+}
+
+func TestCancellationKillsTheCommand(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		for b.backend.Box("box").Running() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel(nil)
+	}()
+	if r := b.call(ctx, "sandbox_exec", `{"id":"box","command":"sleep 100"}`); !r.IsError {
+		t.Errorf("got %q, want an error", r.Text)
+	}
+	if n := b.backend.Box("box").Running(); n != 0 {
+		t.Errorf("%d commands still run", n)
+	}
+}
+
+func TestShutdownLeavesTheCommand(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		for b.backend.Box("box").Running() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel(tools.ErrShutdown)
+	}()
+	wantParts(t, b.call(ctx, "sandbox_exec", `{"id":"box","command":"sleep 100"}`).Text, "shutting down", "p-")
+	if n := b.backend.Box("box").Running(); n != 1 {
+		t.Errorf("%d commands run, want 1", n)
+	}
+}
+
+func TestFiles(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	wantPrefix(t, b.ok("sandbox_write", `{"id":"box","path":"src/a.txt","content":"one\ntwo\nthree\ntwo\n"}`), "Wrote 18 bytes")
+	got := b.ok("sandbox_read", `{"id":"box","path":"src/a.txt"}`)
+	wantParts(t, got, "lines 1-4 of 4\none\n")
+	wantParts(t, b.ok("sandbox_read", `{"id":"box","path":"src/a.txt","offset":2,"limit":1}`), `lines 2-2 of 4; go on with "offset":3`, "\ntwo\n")
+	wantParts(t, b.fails("sandbox_read", `{"id":"box","path":"src/a.txt","offset":9}`), "has 4 lines")
+	wantParts(t, b.fails("sandbox_read", `{"id":"box","path":"nope"}`), `no "nope"`, "sandbox_find")
+	wantParts(t, b.fails("sandbox_read", `{"id":"box","path":"src"}`), "is a directory", "sandbox_find")
+
+	wantParts(t, b.fails("sandbox_edit", `{"id":"box","path":"src/a.txt","old":"two","new":"2"}`), "occurs 2 times", "lines 2, 4", `"all":true`)
+	wantParts(t, b.fails("sandbox_edit", `{"id":"box","path":"src/a.txt","old":" three","new":"2"}`), "does not occur", "Line 3")
+	b.ok("sandbox_fs", `{"id":"box","op":"chmod","path":"src/a.txt","mode":"755"}`)
+	wantParts(t, b.ok("sandbox_edit", `{"id":"box","path":"src/a.txt","old":"three","new":"3"}`), "Replaced 1", "@@ line 3 @@\n one\n two\n-three\n+3\n two")
+	st, err := os.Stat(filepath.Join(b.backend.Box("box").Dir, "src/a.txt"))
+	if err != nil || st.Mode().Perm() != 0o755 {
+		t.Errorf("after the edit: %v %v, want mode 755", st, err)
+	}
+	wantPrefix(t, b.ok("sandbox_edit", `{"id":"box","path":"src/a.txt","old":"two","new":"2","all":true}`), "Replaced 2")
+	wantPrefix(t, b.ok("sandbox_write", `{"id":"box","path":"src/a.txt","content":"end\n","append":true}`), "Appended 4 bytes")
+	wantParts(t, b.ok("sandbox_read", `{"id":"box","path":"~/src/a.txt"}`), "one\n2\n3\n2\nend\n")
+
+	b.ok("sandbox_fs", `{"id":"box","op":"mkdir","path":"new"}`)
+	b.ok("sandbox_fs", `{"id":"box","op":"copy","path":"src/a.txt","to":"new/b.txt"}`)
+	b.ok("sandbox_fs", `{"id":"box","op":"move","path":"new/b.txt","to":"new/c.txt"}`)
+	wantParts(t, b.ok("sandbox_find", `{"id":"box"}`), "new/", "src/")
+	wantParts(t, b.ok("sandbox_find", `{"id":"box","glob":"*.txt"}`), "1-2 of 2", "new/c.txt\nsrc/a.txt")
+	wantParts(t, b.ok("sandbox_find", `{"id":"box","grep":"^e.d$","path":"src"}`), "a.txt:5:end")
+	wantParts(t, b.ok("sandbox_find", `{"id":"box","glob":"src/**/*.txt"}`), "1-1 of 1")
+	wantParts(t, b.fails("sandbox_find", `{"id":"box","grep":"("}`), `"grep" is not valid`)
+	wantParts(t, b.fails("sandbox_find", `{"id":"box","path":"nope","glob":"*"}`), `no "nope"`)
+	b.ok("sandbox_fs", `{"id":"box","op":"delete","path":"new"}`)
+	wantPrefix(t, b.ok("sandbox_find", `{"id":"box","glob":"c.txt"}`), "Nothing found")
+}
+
+func TestReadKinds(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	const png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+	b.ok("sandbox_write", `{"id":"box","path":"p.png","encoding":"base64","content":"`+png+`"}`)
+	r := b.call(t.Context(), "sandbox_read", `{"id":"box","path":"p.png"}`)
+	if len(r.Images) != 1 || r.Images[0].MIME != "image/png" || r.Images[0].Base64 != png {
+		t.Errorf("got %+v, want the picture", r)
+	}
+	b.ok("sandbox_write", `{"id":"box","path":"x.bin","encoding":"base64","content":"AAECAw=="}`)
+	wantParts(t, b.ok("sandbox_read", `{"id":"box","path":"x.bin"}`), "binary", "sandbox_exec")
+	b.ok("sandbox_exec", `{"id":"box","command":"seq 1 100000 > long; head -c 500000 /dev/zero | tr '\\0' x > wide; : > empty"}`)
+	wantParts(t, b.ok("sandbox_read", `{"id":"box","path":"long","limit":100000}`), "of 100000; go on with")
+	wantParts(t, b.ok("sandbox_read", `{"id":"box","path":"wide"}`), "lines 1-1 of 1", "left out")
+	wantParts(t, b.ok("sandbox_read", `{"id":"box","path":"empty"}`), "empty")
+	b.ok("sandbox_exec", `{"id":"box","command":"mkdir many; for i in $(seq 1 3000); do : > many/some-long-file-name-$i; done"}`)
+	got := b.ok("sandbox_find", `{"id":"box","path":"many","glob":"*"}`)
+	wantParts(t, got, "of 3000; more with \"cursor\":")
+	wantParts(t, b.ok("sandbox_find", `{"id":"box","path":"many","glob":"*","cursor":"2999"}`), "3000-3000 of 3000")
+}
+
+func TestExposeAndSnapshot(t *testing.T) {
+	b := newBench(t, tools.Options{BaseURL: "http://127.0.0.1:7777"})
+	wantParts(t, b.ok("sandbox_expose", `{"id":"box","port":8000}`), "answers with HTTP 200", "http://127.0.0.1:7777/toolbox/00000000-0000-4000-8000-000000000001/proxy/8000/", "Authorization: Bearer")
+	wantParts(t, b.fails("sandbox_expose", `{"id":"box","port":8001}`), "Nothing listens on port 8001", "background")
+	wantPrefix(t, b.ok("sandbox_snapshot", `{}`), "No snapshots")
+	wantParts(t, b.ok("sandbox_snapshot", `{"id":"box","name":"s1"}`), "Saved snapshot s1", `sandbox_create {"snapshot":"s1"}`)
+	wantParts(t, b.ok("sandbox_snapshot", `{}`), "s1  active")
+	wantPrefix(t, b.ok("sandbox_snapshot", `{"id":"box","fork":2,"name":"f"}`), "Forked box into f-1, f-2")
+	wantParts(t, b.fails("sandbox_snapshot", `{"id":"box","fork":1,"name":"f-1"}`), "already exists")
+}
+
+// TestBadCalls: every answer is an error that names the argument and the way
+// out, is short, and the sandbox works afterwards.
+func TestBadCalls(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	b.ok("sandbox_write", `{"id":"box","path":"f","content":"a"}`)
+	for _, c := range []struct{ tool, args, names, fix string }{
+		{"sandbox_create", `{"nmae":"x"}`, `"nmae"`, `Did you mean "name"?`},
+		{"sandbox_create", `{"memory":512}`, `"memory"`, `Did you mean "memory_mb"?`},
+		{"sandbox_create", `{"name":5}`, `"name"`, "text"},
+		{"sandbox_create", `{"cpu":"two"}`, `"cpu"`, "number"},
+		{"sandbox_create", `{"cpu":-1}`, `"cpu"`, "default"},
+		{"sandbox_create", `{"memory_mb":1.5}`, `"memory_mb"`, "whole number"},
+		{"sandbox_create", `{"memory_mb":1e30}`, `"memory_mb"`, "whole number"},
+		{"sandbox_create", `{"env":["A=b"]}`, `"env"`, "object"},
+		{"sandbox_create", `{"env":{"A":1}}`, `"env"`, "object"},
+		{"sandbox_create", `{"labels":"a"}`, `"labels"`, "object"},
+		{"sandbox_create", `{"network":"off"}`, `"network"`, "full, none, allowlist"},
+		{"sandbox_create", `{"network":"allowlist"}`, `"network"`, "none"},
+		{"sandbox_create", `{"allow_hosts":["a.example"]}`, `"allow_hosts"`, "none"},
+		{"sandbox_create", `{"allow_hosts":[1]}`, `"allow_hosts"`, "list of texts"},
+		{"sandbox_create", `{"volumes":["v:/m"]}`, `"volumes"`, "sandbox_snapshot"},
+		{"sandbox_create", `{"gpu":1}`, `"gpu"`, "without"},
+		{"sandbox_create", `{"image":"a","snapshot":"b"}`, `"snapshot"`, "one of them"},
+		{"sandbox_create", `{"idle_minutes":-1}`, `"idle_minutes"`, "at least 0"},
+		{"sandbox_create", `{"name":"box"}`, "box", "another name"},
+		{"sandbox_create", `{"privileged":true}`, `"privileged"`, "It takes"},
+		{"sandbox_create", `[]`, "arguments", "object"},
+		{"sandbox_list", `{"id":"nope"}`, "nope", "sandbox_list"},
+		{"sandbox_list", `{"state":"started"}`, `"state"`, "running"},
+		{"sandbox_list", `{"label":"team"}`, `"label"`, "key=value"},
+		{"sandbox_list", `{"limit":3}`, `"limit"`, "It takes"},
+		{"sandbox_control", `{"id":"box"}`, `"action"`, "missing"},
+		{"sandbox_control", `{"id":"box","action":"pause"}`, `"pause"`, "stop"},
+		{"sandbox_control", `{"id":"box","action":"archive"}`, `"archive"`, "stop"},
+		{"sandbox_control", `{"id":"box","action":"resume"}`, `"resume"`, "start"},
+		{"sandbox_control", `{"id":"box","action":"reboot"}`, `"action"`, "start, stop"},
+		{"sandbox_control", `{"action":"stop"}`, `"id"`, "sandbox_list"},
+		{"sandbox_delete", `{}`, `"id"`, "sandbox_list"},
+		{"sandbox_delete", `{"sandbox_id":"box"}`, `"sandbox_id"`, `Did you mean "id"?`},
+		{"sandbox_exec", `{"id":"nope","command":"true"}`, "nope", "sandbox_list"},
+		{"sandbox_exec", `{"id":"box"}`, `"command"`, "missing"},
+		{"sandbox_exec", `{"id":"box","cmd":"true"}`, `"cmd"`, `Did you mean "command"?`},
+		{"sandbox_exec", `{"id":"box","command":"  "}`, `"command"`, "empty"},
+		{"sandbox_exec", `{"id":"box","command":["ls"]}`, `"command"`, "text"},
+		{"sandbox_exec", `{"id":"box","command":"a\u0000b"}`, `"command"`, "NUL"},
+		{"sandbox_exec", `{"id":"box","command":"` + strings.Repeat("x", 1<<20) + `"}`, `"command"`, "sandbox_write"},
+		{"sandbox_exec", `{"id":"box","command":"true","timeout_s":0}`, `"timeout_s"`, "at least 1"},
+		{"sandbox_exec", `{"id":"box","command":"true","timeout":5}`, `"timeout"`, `Did you mean "timeout_s"?`},
+		{"sandbox_exec", `{"id":"box","command":"true","env":{"A-B":"c"}}`, `"env"`, "letters"},
+		{"sandbox_exec", `{"id":"box","command":"true","cwd":"a\u0000"}`, `"cwd"`, "NUL"},
+		{"sandbox_exec", `{"id":"box","command":"true","background":"yes"}`, `"background"`, "true or false"},
+		{"sandbox_exec", `{"id":"box","command":"true","background":true,"stdin":"x"}`, `"stdin"`, "input"},
+		{"sandbox_exec", `{"id":"box","command":"true","user":"root"}`, `"user"`, "It takes"},
+		{"sandbox_process", `{"id":"box","process":"p-none"}`, `"p-none"`, "lists them"},
+		{"sandbox_process", `{"id":"box","process":"../x"}`, `"process"`, "list"},
+		{"sandbox_process", `{"id":"box","action":"kill"}`, `"process"`, "list"},
+		{"sandbox_process", `{"id":"box","process":"p-1","action":"input"}`, `"data"`, "newline"},
+		{"sandbox_process", `{"id":"box","process":"p-1","data":"x"}`, `"data"`, "input"},
+		{"sandbox_process", `{"id":"box","process":"p-1","wait_s":600}`, `"wait_s"`, "at most 45"},
+		{"sandbox_process", `{"id":"box","process":"p-1","offset":-1}`, `"offset"`, "at least 0"},
+		{"sandbox_read", `{"id":"box"}`, `"path"`, "missing"},
+		{"sandbox_read", `{"id":"box","path":""}`, `"path"`, "empty"},
+		{"sandbox_read", `{"id":"box","path":"a\u0000b"}`, "path", "NUL"},
+		{"sandbox_read", `{"id":"box","path":"none/at/all"}`, "none/at/all", "sandbox_find"},
+		{"sandbox_read", `{"id":"box","file_path":"f"}`, `"file_path"`, `Did you mean "path"?`},
+		{"sandbox_read", `{"id":"box","path":"f","limit":0}`, `"limit"`, "at least 1"},
+		{"sandbox_write", `{"id":"box","path":"f"}`, `"content"`, "missing"},
+		{"sandbox_write", `{"id":"box","path":"f","content":"%%","encoding":"base64"}`, `"content"`, "base64"},
+		{"sandbox_write", `{"id":"box","path":"f","content":"x","encoding":"latin1"}`, `"encoding"`, "utf-8, base64"},
+		{"sandbox_write", `{"id":"box","path":"f","content":"x","mode":"rwx"}`, `"mode"`, "755"},
+		{"sandbox_write", `{"id":"box","path":"f","content":{"a":1}}`, `"content"`, "text"},
+		{"sandbox_edit", `{"id":"box","path":"f","old":"","new":"x"}`, `"old"`, "empty"},
+		{"sandbox_edit", `{"id":"box","path":"f","old":"a","new":"a"}`, `"old" and "new"`, "Nothing"},
+		{"sandbox_edit", `{"id":"box","path":"f","old":"zzz","new":"x"}`, `"old"`, "sandbox_read"},
+		{"sandbox_edit", `{"id":"box","path":"f","old_string":"a","new":"x"}`, `"old_string"`, `Did you mean "old"?`},
+		{"sandbox_edit", `{"id":"box","path":"f","old":"a"}`, `"new"`, "missing"},
+		{"sandbox_find", `{"id":"box","depth":0}`, `"depth"`, "at least 1"},
+		{"sandbox_find", `{"id":"box","grep":"["}`, `"grep"`, "regex"},
+		{"sandbox_find", `{"id":"box","glob":"a\nb"}`, `"glob"`, "line break"},
+		{"sandbox_find", `{"id":"box","glob":"*","cursor":"x"}`, `"cursor"`, "last answer"},
+		{"sandbox_find", `{"id":"box","pattern":"x"}`, `"pattern"`, `Did you mean "grep"?`},
+		{"sandbox_fs", `{"id":"box","op":"rename","path":"f"}`, `"op"`, "mkdir, move"},
+		{"sandbox_fs", `{"id":"box","op":"move","path":"f"}`, `"to"`, "missing"},
+		{"sandbox_fs", `{"id":"box","op":"delete","path":"f","to":"g"}`, `"to"`, "Leave it out"},
+		{"sandbox_fs", `{"id":"box","op":"chmod","path":"f"}`, `"mode"`, "755"},
+		{"sandbox_fs", `{"id":"box","op":"delete","path":"nope"}`, `"nope"`, "sandbox_find"},
+		{"sandbox_expose", `{"id":"box","port":0}`, `"port"`, "at least 1"},
+		{"sandbox_expose", `{"id":"box","port":"8000"}`, `"port"`, "whole number"},
+		{"sandbox_expose", `{"id":"box","port":8000,"public":true}`, `"public"`, "Leave it out"},
+		{"sandbox_expose", `{"id":"box","port":8000,"minutes":5}`, `"minutes"`, "Leave it out"},
+		{"sandbox_snapshot", `{"name":"x"}`, `"id"`, "sandbox_list"},
+		{"sandbox_snapshot", `{"id":"box"}`, `"name"`, "sandbox_create"},
+		{"sandbox_snapshot", `{"id":"box","fork":100}`, `"fork"`, "at most 10"},
+		{"sandbox_snapshot", `{"id":"nope","name":"x"}`, "nope", "sandbox_list"},
+	} {
+		got := b.fails(c.tool, c.args)
+		if !strings.Contains(got, c.names) || !strings.Contains(got, c.fix) {
+			t.Errorf("%s %.80s: %q, want %q and %q in it", c.tool, c.args, got, c.names, c.fix)
+		}
+		if len(got) > 480 {
+			t.Errorf("%s %.80s: %d bytes, at most 480: %q", c.tool, c.args, len(got), got)
+		}
+	}
+	wantParts(t, b.ok("sandbox_exec", `{"id":"box","command":"echo fine"}`), "fine")
+}
+
+// FuzzArguments: no arguments make a tool panic, and every answer has a text.
+func FuzzArguments(f *testing.F) {
+	f.Add("sandbox_list", `{"id":"x"}`)
+	f.Add("sandbox_create", `{"env":{"A":"b"},"cpu":1e400}`)
+	f.Add("sandbox_find", `{"id":"x","grep":null,"cursor":5}`)
+	b := mcptest.New(f)
+	all := map[string]tools.Tool{}
+	for _, tool := range tools.All(b.Services(), tools.Options{}) {
+		all[tool.Name] = tool
+	}
+	names := slices.Sorted(maps.Keys(all))
+	f.Fuzz(func(t *testing.T, name, args string) {
+		tool, ok := all[name]
+		if !ok {
+			tool = all[names[len(name)%len(names)]]
+		}
+		if tool.Name == "sandbox_create" {
+			return // each makes a directory and a server
+		}
+		var v any
+		if json.Unmarshal([]byte(args), &v) != nil {
+			v = args
+		}
+		if r := tool.Call(t.Context(), tools.Args{Organization: "org", Values: v}); r.Text == "" {
+			t.Errorf("%s %s: no text", tool.Name, args)
+		}
+	})
+}
