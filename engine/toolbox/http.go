@@ -108,6 +108,9 @@ func (t *Toolbox) Handler() http.Handler {
 
 func (t *Toolbox) wrap(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if t.trimmer != nil {
+			defer t.trimmer.touch()
+		}
 		if rt.kind != quiet {
 			defer t.activity.begin(rt.kind == work)()
 		}

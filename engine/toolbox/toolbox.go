@@ -37,6 +37,7 @@ type Config struct {
 	Sudo     string            // path of sudo's socket; empty: no sudo
 	Env      map[string]string // of commands
 	Init     bool              // this process is PID 1
+	Trim     bool              // give memory back when idle
 	Log      *slog.Logger
 }
 
@@ -59,7 +60,7 @@ func FromEnv(version string, environ []string, log *slog.Logger) Config {
 		return v
 	}
 	c := Config{
-		Version: version, Env: env, EtcDir: "/etc", Log: log, Init: os.Getpid() == 1,
+		Version: version, Env: env, EtcDir: "/etc", Log: log, Init: os.Getpid() == 1, Trim: true,
 		Socket:   take("ATOLL_TOOLBOX_SOCKET", "/run/atoll/toolbox.sock"),
 		User:     take("ATOLL_USER", ""),
 		WorkDir:  take("ATOLL_WORKDIR", ""),
@@ -86,6 +87,7 @@ type Toolbox struct {
 	ptys     *pty.Manager
 	files    *files.FS
 	sudo     *sudo.Server // nil: off
+	trimmer  *trimmer     // nil: off
 	cpu      *cpuMeter
 	proxy    http.Handler
 	server   *http.Server
@@ -155,6 +157,8 @@ func (t *Toolbox) Open() error {
 	if t.config.Sudo != "" {
 		if t.sudo, err = sudo.Open(t.config.Sudo, t.runner, t.log); err != nil {
 			t.log.Warn("sudo is not available", "err", err)
+		} else if t.config.Init {
+			t.linkSudo("/usr/local/bin/sudo")
 		}
 	}
 	t.server = &http.Server{
@@ -165,7 +169,32 @@ func (t *Toolbox) Open() error {
 		ErrorLog:          slog.NewLogLogger(t.log.Handler(), slog.LevelDebug),
 	}
 	t.served.Go(func() { _ = t.server.Serve(l) })
+	if t.config.Trim {
+		t.trimmer = newTrimmer()
+	}
 	return nil
+}
+
+// linkSudo makes this program answer to the name sudo, ahead of an image's own
+// one, which no_new_privs keeps from working. Another program of that name is
+// left alone.
+func (t *Toolbox) linkSudo(path string) {
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return
+	}
+	if old, err := os.Readlink(path); err == nil && filepath.Base(old) == filepath.Base(exe) {
+		os.Remove(path)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return
+	}
+	if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+		err = os.Symlink(exe, path)
+	}
+	if err != nil {
+		t.log.Warn("link sudo", "err", err)
+	}
 }
 
 // listen makes the socket so that at no moment anybody else can connect.
@@ -207,6 +236,9 @@ func (t *Toolbox) Close(grace time.Duration) {
 	if t.server != nil {
 		_ = t.server.Close()
 		t.served.Wait()
+	}
+	if t.trimmer != nil {
+		t.trimmer.close()
 	}
 	t.table.Close()
 }

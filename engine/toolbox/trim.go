@@ -1,0 +1,79 @@
+package toolbox
+
+import (
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// trimAfter is how long the toolbox waits after the last call before it gives
+// memory back. There is one toolbox per sandbox, and most of them idle.
+const trimAfter = 2 * time.Second
+
+// trimmer gives memory back when nothing was asked for a while. It has no
+// ticker, so that an idle sandbox never wakes a processor.
+type trimmer struct {
+	mu     sync.Mutex
+	timer  *time.Timer // nil: off
+	closed bool
+}
+
+func newTrimmer() *trimmer {
+	t := &trimmer{}
+	t.timer = time.AfterFunc(trimAfter, trim)
+	return t
+}
+
+// touch notes a call.
+func (t *trimmer) touch() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.timer.Reset(trimAfter)
+	}
+}
+
+func (t *trimmer) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	t.timer.Stop()
+}
+
+// trim frees the heap's unused pages and unmaps the program's own read-only
+// pages. The latter stay in the page cache, shared with all other sandboxes,
+// and are mapped again one by one as they are needed.
+func trim() {
+	debug.FreeOSMemory()
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(maps)) {
+		if from, to, ok := programPages(line, exe); ok {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
+		}
+	}
+}
+
+// programPages reads a line of /proc/self/maps. It accepts only mappings that
+// cannot have been written to, since those would lose their content.
+func programPages(line, exe string) (from, to uintptr, ok bool) {
+	f := strings.Fields(line)
+	if len(f) < 6 || f[5] != exe || (f[1] != "r--p" && f[1] != "r-xp") {
+		return 0, 0, false
+	}
+	a, b, ok := strings.Cut(f[0], "-")
+	lo, err1 := strconv.ParseUint(a, 16, 64)
+	hi, err2 := strconv.ParseUint(b, 16, 64)
+	return uintptr(lo), uintptr(hi), ok && err1 == nil && err2 == nil && hi > lo
+}
