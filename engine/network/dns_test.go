@@ -65,12 +65,12 @@ func nameServer(t *testing.T) netip.AddrPort {
 
 // resolve asks the relay from inside a slot.
 func resolve(s Slot, network string, server netip.Addr, q []byte) ([]byte, error) {
-	c, err := dial(s.NetNS, network, netip.AddrPortFrom(server, dnsPort).String())
+	c, err := dial(s.NetNS, network, netip.AddrPortFrom(server, dnsPort).String(), long)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(long))
 	if network == "tcp" {
 		if err := writeFrame(c, q); err != nil {
 			return nil, err

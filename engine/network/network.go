@@ -50,7 +50,8 @@ type Manager struct {
 	dead   chan struct{} // a hint, capacity 1: something to tear down
 
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	wg     sync.WaitGroup // background work
+	calls  sync.WaitGroup // methods under way; joined under mu while not closed
 
 	mu     sync.Mutex
 	slots  map[int]phase // absent: free
@@ -217,19 +218,40 @@ func (m *Manager) Prefixes() (v4, v6 netip.Prefix) { return m.plan.Prefix4, m.pl
 // Close stops the DNS relay and the background work, and removes ready slots.
 // Slots in use stay as they are, for Open and Recover of the next run.
 func (m *Manager) Close() {
-	m.mu.Lock()
-	if m.closed {
-		m.mu.Unlock()
+	if !m.stop() {
 		return
 	}
-	m.closed = true
-	m.mu.Unlock()
-	m.cancel()
-	m.relay.close()
-	m.wg.Wait()
 	m.dropReady()
 	m.tearDown()
 	m.closeFiles()
+}
+
+// stop ends all work; false when somebody else did already.
+func (m *Manager) stop() bool {
+	m.mu.Lock()
+	was := m.closed
+	m.closed = true
+	m.mu.Unlock()
+	if was {
+		return false
+	}
+	m.cancel()
+	m.relay.close()
+	m.wg.Wait()
+	m.calls.Wait()
+	return true
+}
+
+// enter announces a call that uses the host's side; the caller leaves with
+// m.calls.Done. It fails once the Manager is closing.
+func (m *Manager) enter() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return errClosed()
+	}
+	m.calls.Add(1)
+	return nil
 }
 
 // closeFiles closes whatever open got to.
@@ -254,16 +276,9 @@ func (m *Manager) closeFiles() {
 // Destroy removes every slot of this server, used or not, and everything else
 // it made on the host, forwarding apart. The Manager is closed after it.
 func (m *Manager) Destroy(ctx context.Context) error {
-	m.mu.Lock()
-	if m.closed {
-		m.mu.Unlock()
+	if !m.stop() {
 		return engine.Errorf(engine.KindConflict, "the network is closed")
 	}
-	m.closed = true
-	m.mu.Unlock()
-	m.cancel()
-	m.relay.close()
-	m.wg.Wait()
 	m.dropReady()
 	err := m.removeAll(ctx)
 	err = errors.Join(err, m.table.remove(), m.removeGatewayAddrs())

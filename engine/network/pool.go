@@ -15,6 +15,10 @@ func (m *Manager) Acquire(ctx context.Context) (Slot, error) {
 	if err := ctx.Err(); err != nil {
 		return Slot{}, err
 	}
+	if err := m.enter(); err != nil {
+		return Slot{}, err
+	}
+	defer m.calls.Done()
 	for {
 		select {
 		case s := <-m.ready:
@@ -90,6 +94,10 @@ func (m *Manager) free(s Slot) {
 // the slot blocked, because nothing enforces them yet. Blocking ends live
 // connections.
 func (m *Manager) Apply(_ context.Context, s Slot, p engine.NetworkPolicy) error {
+	if err := m.enter(); err != nil {
+		return err
+	}
+	defer m.calls.Done()
 	if err := m.inUse(s); err != nil {
 		return err
 	}
@@ -125,9 +133,6 @@ func (m *Manager) block(s Slot) error {
 func (m *Manager) inUse(s Slot) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
-		return errClosed()
-	}
 	p, ok := m.slots[s.Index]
 	if s != m.plan.slot(s.Index) || !ok || (p != phaseInUse && p != phaseLeft) {
 		return engine.Errorf(engine.KindNotFound, "network slot %d is not in use", s.Index)
@@ -239,15 +244,16 @@ func (m *Manager) dropReady() {
 // meanwhile. A kept slot whose device or namespace is missing is reported in
 // the error, after all others were seen to; Release it.
 func (m *Manager) Recover(_ context.Context, keep []Slot) error {
+	if err := m.enter(); err != nil {
+		return err
+	}
+	defer m.calls.Done()
 	devices, err := m.listDevices()
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed {
-		return errClosed()
-	}
 	var errs []error
 	for _, s := range keep {
 		if err := m.adoptLocked(s, devices); err != nil {

@@ -23,8 +23,8 @@ func addRoute(dst, gw string) error {
 }
 
 // listenFar counts the UDP packets to port 99 of the internet. The function it
-// returns waits a moment and tells whether one came since it was last asked.
-func listenFar(t *testing.T, w *world) func() bool {
+// returns waits and tells whether one came since it was last asked.
+func listenFar(t *testing.T, w *world) func(wait time.Duration) bool {
 	t.Helper()
 	got := make(chan struct{}, 100)
 	must(t, inNS(w.ns, func() error {
@@ -50,11 +50,11 @@ func listenFar(t *testing.T, w *world) func() bool {
 		}
 		return nil
 	}))
-	return func() bool {
+	return func(wait time.Duration) bool {
 		select {
 		case <-got:
 			return true
-		case <-time.After(patience / 2):
+		case <-time.After(wait):
 			return false
 		}
 	}

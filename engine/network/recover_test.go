@@ -93,20 +93,20 @@ func TestRestartKeepsConnections(t *testing.T) {
 	newWorld(t)
 	m := open(t, Config{Index: -1, Ready: 1})
 	s, blocked, lost := acquire(t, m, allowAll()), acquire(t, m, nil), acquire(t, m, allowAll())
-	c, err := dial(s.NetNS, "tcp", net.JoinHostPort(far4, "80"))
+	c, err := dial(s.NetNS, "tcp", net.JoinHostPort(far4, "80"), long)
 	must(t, err)
 	defer c.Close()
 	m.Close()
-	if !echoes(c) {
+	if !echoes(c, long) {
 		t.Error("a connection ended with the server")
 	}
 	m = open(t, Config{Index: m.Index()})
-	if !echoes(c) {
+	if !echoes(c, long) {
 		t.Error("a connection ended with the restart")
 	}
 	kept := []Slot{jsonTrip(t, s), jsonTrip(t, blocked)}
 	must(t, m.Recover(t.Context(), kept))
-	if !echoes(c) {
+	if !echoes(c, long) {
 		t.Error("a connection ended with recovery")
 	}
 	fails(t, blocked.NetNS, both(), far4, far6)
@@ -166,7 +166,7 @@ func TestFlushedTableComesBack(t *testing.T) {
 		must(t, c.Flush())
 	}
 	flush()
-	eventually(t, "the table is back", func() bool { _, err := greet(s.NetNS, "tcp", far4); return err == nil })
+	eventually(t, "the table is back", func() bool { _, err := greet(s.NetNS, "tcp", far4, patience); return err == nil })
 	fails(t, blocked.NetNS, both(), far4)
 	fails(t, s.NetNS, both(), private4)
 
@@ -202,9 +202,9 @@ func TestTamperedTableIsMended(t *testing.T) {
 		must(t, do(c))
 		must(t, c.Flush())
 		eventually(t, "mended: "+what, func() bool {
-			_, yes := greet(s.NetNS, "tcp", far4)
-			_, no := greet(blocked.NetNS, "tcp", far4)
-			_, private := greet(s.NetNS, "tcp", private4)
+			_, yes := greet(s.NetNS, "tcp", far4, patience)
+			_, no := greet(blocked.NetNS, "tcp", far4, patience)
+			_, private := greet(s.NetNS, "tcp", private4, patience)
 			return yes == nil && no != nil && private != nil
 		})
 	}
@@ -222,9 +222,9 @@ func TestNewHostNetworksAreDenied(t *testing.T) {
 	// The internet's address becomes part of a network the host sits in.
 	r := &netlink.Route{LinkIndex: up.Attrs().Index, Dst: n, Scope: netlink.SCOPE_LINK}
 	must(t, netlink.RouteAdd(r))
-	eventually(t, "the new network is denied", func() bool { _, err := greet(s.NetNS, "tcp", far4); return err != nil })
+	eventually(t, "the new network is denied", func() bool { _, err := greet(s.NetNS, "tcp", far4, patience); return err != nil })
 	must(t, netlink.RouteDel(r))
-	eventually(t, "the network is allowed again", func() bool { _, err := greet(s.NetNS, "tcp", far4); return err == nil })
+	eventually(t, "the network is allowed again", func() bool { _, err := greet(s.NetNS, "tcp", far4, patience); return err == nil })
 }
 
 func TestServersSideBySide(t *testing.T) {

@@ -25,8 +25,10 @@ import (
 //
 // The open sets are asked before conntrack, so closing a slot ends its live
 // connections too. Each base chain accepts what is not ours.
-func (t *table) addRules(c *nftables.Conn) {
-	r := ruleset{conn: c, table: t.ref(), plain: map[string]*nftables.Chain{}}
+//
+// It returns the number of rules of each chain.
+func (t *table) addRules(c *nftables.Conn) map[string]int {
+	r := ruleset{conn: c, table: t.ref(), plain: map[string]*nftables.Chain{}, count: map[string]int{}}
 	for _, name := range []string{"refuse", "out", "in", "local", "deliver"} {
 		r.plain[name] = c.AddChain(&nftables.Chain{Name: name, Table: r.table})
 	}
@@ -36,12 +38,14 @@ func (t *table) addRules(c *nftables.Conn) {
 	t.addNAT(r)
 	r.add(r.plain["refuse"], l4(unix.IPPROTO_TCP), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
 	r.add(r.plain["refuse"], &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED})
+	return r.count
 }
 
 type ruleset struct {
 	conn  *nftables.Conn
 	table *nftables.Table
-	plain map[string]*nftables.Chain
+	plain map[string]*nftables.Chain // those without a hook
+	count map[string]int             // rules added, per chain
 }
 
 func (r ruleset) base(name string, kind nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
@@ -60,6 +64,7 @@ func (r ruleset) add(ch *nftables.Chain, parts ...any) {
 			es = append(es, p)
 		}
 	}
+	r.count[ch.Name]++
 	r.conn.AddRule(&nftables.Rule{Table: r.table, Chain: ch, Exprs: es})
 }
 

@@ -26,7 +26,8 @@ type table struct {
 	conn   *nftables.Conn
 	open   map[int]Slot
 	denied []netip.Prefix
-	stamp  []string // chains, rules and sets as the kernel told them after install
+	rules  map[string]int // per chain, as sent
+	stamp  []string       // chains and rules as the kernel told them after install; nil: unknown
 }
 
 func newTable(p plan, port uint16, log *slog.Logger) *table {
@@ -127,8 +128,13 @@ func (t *table) installLocked() error {
 	if err != nil {
 		return fmt.Errorf("install nftables table %s: %w", tableName(t.plan.ID), err)
 	}
-	t.stamp, err = t.look()
-	return err
+	// Somebody may have changed the table since; then the next check must see it.
+	stamp, counts, err := t.look()
+	if err != nil || !maps.Equal(counts, t.rules) {
+		stamp = nil
+	}
+	t.stamp = stamp
+	return nil
 }
 
 // chunk bounds the elements per message, which must stay below 64 KiB.
@@ -150,7 +156,7 @@ func (t *table) fill(c *nftables.Conn) error {
 			}
 		}
 	}
-	t.addRules(c)
+	t.rules = t.addRules(c)
 	return nil
 }
 
@@ -279,12 +285,12 @@ func (t *table) adopt(keep func(int) bool) error {
 func (t *table) mend() (fault string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now, err := t.look()
+	now, _, err := t.look()
 	switch {
 	case err != nil:
 		fault = err.Error()
-	case !slices.Equal(now, t.stamp):
-		fault = "chains, rules or sets differ"
+	case t.stamp == nil || !slices.Equal(now, t.stamp):
+		fault = "chains or rules differ"
 	default:
 		if fault = t.strayLocked(); fault == "" {
 			return "", nil
@@ -293,18 +299,18 @@ func (t *table) mend() (fault string, err error) {
 	return fault, t.installLocked()
 }
 
-// look describes the table as the kernel has it: a rule's handle changes when it
-// is replaced.
-func (t *table) look() ([]string, error) {
+// look describes the table as the kernel has it, a rule by its handle, which
+// changes when the rule is replaced. It also counts the rules of each chain.
+func (t *table) look() (stamp []string, rules map[string]int, err error) {
 	c, err := nftables.New()
 	if err != nil {
-		return nil, fmt.Errorf("open nftables: %w", err)
+		return nil, nil, fmt.Errorf("open nftables: %w", err)
 	}
 	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return nil, fmt.Errorf("list chains: %w", err)
+		return nil, nil, fmt.Errorf("list chains: %w", err)
 	}
-	var out, names []string
+	rules = map[string]int{}
 	for _, ch := range chains {
 		if ch.Table.Name != tableName(t.plan.ID) {
 			continue
@@ -313,22 +319,20 @@ func (t *table) look() ([]string, error) {
 		if ch.Policy != nil {
 			policy = fmt.Sprint(*ch.Policy)
 		}
-		out = append(out, fmt.Sprint("chain ", ch.Name, " ", policy))
-		names = append(names, ch.Name)
-	}
-	if len(out) == 0 {
-		return nil, errors.New("the table is gone")
-	}
-	for _, name := range names {
-		rules, err := c.GetRules(t.ref(), &nftables.Chain{Name: name})
+		stamp = append(stamp, fmt.Sprint("chain ", ch.Name, " ", policy))
+		rs, err := c.GetRules(t.ref(), &nftables.Chain{Name: ch.Name})
 		if err != nil {
-			return nil, fmt.Errorf("list rules: %w", err)
+			return nil, nil, fmt.Errorf("list rules: %w", err)
 		}
-		for _, r := range rules {
-			out = append(out, fmt.Sprint("rule ", name, " ", r.Handle))
+		for _, r := range rs {
+			stamp = append(stamp, fmt.Sprint("rule ", ch.Name, " ", r.Handle))
 		}
+		rules[ch.Name] = len(rs)
 	}
-	return out, nil
+	if len(stamp) == 0 {
+		return nil, nil, errors.New("the table is gone")
+	}
+	return stamp, rules, nil
 }
 
 // strayLocked compares the sets with what they ought to hold.
