@@ -35,6 +35,9 @@ func translate(ref reference, err error) error {
 		return err
 	case strings.Contains(err.Error(), errNoPlatform):
 		return make(engine.KindUnsupported, "image %s is not made for this host's platform", ref.name)
+	case damaged(err), badRange(err):
+		return make(engine.KindInvalid, "image %s is damaged: its content does not match its digests or cannot be unpacked", ref.name).
+			WithHint("push the image again")
 	case errors.As(err, &status):
 		return translateStatus(ref, status).Wrap(err)
 	case errors.Is(err, docker.ErrInvalidAuthorization), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
@@ -51,9 +54,6 @@ func translate(ref reference, err error) error {
 		return notFound(ref).Wrap(err)
 	case errdefs.IsUnavailable(err):
 		return make(engine.KindUnavailable, "containerd does not answer")
-	case damaged(err):
-		return make(engine.KindInvalid, "image %s is damaged: its content does not match its digests or cannot be unpacked", ref.name).
-			WithHint("push the image again")
 	}
 	return make(engine.KindInternal, "image %s cannot be made ready", ref.name).WithHint("see the server's log")
 }
@@ -86,6 +86,12 @@ func unreachable(err error) bool {
 	var dns *net.DNSError
 	var u *url.Error
 	return errors.As(err, &op) || errors.As(err, &dns) || errors.As(err, &u)
+}
+
+// badRange tells that a registry has less of a blob than a resumed pull has.
+func badRange(err error) bool {
+	var status remoteerrors.ErrUnexpectedStatus
+	return errors.As(err, &status) && status.StatusCode == http.StatusRequestedRangeNotSatisfiable
 }
 
 // damaged tells bad content from other faults. Unpacking happens in containerd,

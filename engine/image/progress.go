@@ -62,6 +62,16 @@ func (m *meter) run(ctx context.Context) (stop func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
+// abort throws away what was fetched in part. Another pull that is at the same
+// blob right now starts that blob anew.
+func (m *meter) abort(ctx context.Context) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.want {
+		_ = m.store.Abort(ctx, w.ref) // mostly not found
+	}
+}
+
 // line is empty until the sizes are known.
 func (m *meter) line(ctx context.Context) string {
 	under := map[string]int64{}

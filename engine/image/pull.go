@@ -46,21 +46,37 @@ func (s *Store) ensurePulled(ctx context.Context, ref reference, req engine.Ensu
 	return nil, err
 }
 
+// pull tries a second time when content came damaged: containerd resumes what
+// an interrupted pull left, and what it left may be the damage.
 func (s *Store) pull(ctx context.Context, ref reference, req engine.EnsureImage, progress func(string)) (containerd.Image, error) {
 	resolver, err := newResolver(ctx, ref, req)
 	if err != nil {
 		return nil, err
 	}
-	progress("pulling " + ref.name)
-	meter := newMeter(s.client.ContentStore(), "pulling "+ref.name, progress)
-	stop := meter.run(ctx)
+	for again := false; ; again = true {
+		meter := newMeter(s.client.ContentStore(), "pulling "+ref.name, progress)
+		image, err := s.pullOnce(ctx, ref, resolver, req.Username == "", meter)
+		if err == nil || !damaged(err) && !badRange(err) {
+			return image, err
+		}
+		meter.abort(ctx)
+		if again {
+			return nil, err
+		}
+	}
+}
+
+// pullOnce has nerdctl's library fetch and unpack.
+func (s *Store) pullOnce(ctx context.Context, ref reference, resolver remotes.Resolver, public bool, m *meter) (containerd.Image, error) {
+	m.tell("pulling " + ref.name)
+	stop := m.run(ctx)
 	defer stop()
 	opts := []containerd.RemoteOpt{
 		containerd.WithPullUnpack,
 		containerd.WithPullSnapshotter(snapshotter),
-		containerd.WithImageHandler(images.HandlerFunc(meter.add)),
+		containerd.WithImageHandler(images.HandlerFunc(m.add)),
 	}
-	if req.Username == "" {
+	if public {
 		opts = append(opts, containerd.WithPullLabel(labelPublic, "true"))
 	}
 	return pull.Pull(ctx, s.client, ref.name, &pull.Config{

@@ -6,6 +6,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
 
 	"github.com/atoll-sh/atoll/engine"
 )
@@ -40,7 +43,8 @@ type Store struct {
 	client *containerd.Client
 	config Config
 	log    *slog.Logger
-	locks  keyedMutex // by repository: one Ensure or Remove at a time
+	quiet  *logrus.Entry // what the client would log comes back as errors too
+	locks  keyedMutex    // by repository: one Ensure or Remove at a time
 
 	mu    sync.RWMutex
 	known map[string]Unpacked // by reference.name
@@ -63,11 +67,13 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	quiet := logrus.New()
+	quiet.SetOutput(io.Discard)
 	client, err := containerd.New(c.Address, containerd.WithDefaultNamespace(c.Namespace))
 	if err != nil {
 		return nil, engine.Errorf(engine.KindUnavailable, "containerd does not answer").Wrap(err)
 	}
-	s := &Store{client: client, config: c, log: c.Log, known: map[string]Unpacked{}}
+	s := &Store{client: client, config: c, log: c.Log, quiet: logrus.NewEntry(quiet), known: map[string]Unpacked{}}
 	if _, err := client.Version(s.context(ctx)); err != nil {
 		client.Close()
 		return nil, engine.Errorf(engine.KindUnavailable, "containerd does not answer").Wrap(err)
@@ -79,7 +85,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 func (s *Store) Close() error { return s.client.Close() }
 
 func (s *Store) context(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, s.config.Namespace)
+	return log.WithLogger(namespaces.WithNamespace(ctx, s.config.Namespace), s.quiet)
 }
 
 // Ensure makes an image usable and returns it. The default image is built when

@@ -11,6 +11,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -236,11 +237,15 @@ func namesToRemove(all []images.Image, ref reference, digest string) (gone []str
 }
 
 // collect has containerd drop what nothing stands for any more, and waits.
-// Deleting a short-lived lease synchronously is the way to ask for it.
+// Deleting a lease synchronously is the way to ask for it.
 func (s *Store) collect(ctx context.Context) error {
-	_, done, err := s.client.WithLease(ctx)
+	ls := s.client.LeasesService()
+	l, err := ls.Create(ctx, leases.WithRandomID(), leases.WithExpiration(time.Minute))
+	if err == nil {
+		err = ls.Delete(ctx, l, leases.SynchronousDelete)
+	}
 	if err != nil {
 		return fmt.Errorf("collect garbage: %w", err)
 	}
-	return done(ctx)
+	return nil
 }
