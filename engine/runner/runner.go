@@ -161,6 +161,11 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 func (r *Runner) Close() {
 	r.stop()
 	r.tasks.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, in := range r.instances {
+		in.tr.CloseIdleConnections()
+	}
 }
 
 // Dial opens a connection to the toolbox of a started sandbox.

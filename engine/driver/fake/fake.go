@@ -103,7 +103,7 @@ func Toolbox() http.Handler {
 	mux.HandleFunc("GET /internal/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{
-			"version": "fake", "startedAt": time.Now(), "busy": false, "lastActivity": time.Now(), "processes": 1,
+			"version": "fake", "startedAt": time.Now(), "busy": 0, "lastActivity": time.Now(), "processes": 1,
 		})
 	})
 	mux.HandleFunc("POST /internal/identity", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
