@@ -33,8 +33,8 @@ func (s *Store) Save(ctx context.Context, ref string, w io.Writer) error {
 }
 
 // Load reads images from a tar archive in OCI or Docker layout and makes them
-// usable. Images in it without a name, or with the name of the default image,
-// are left out.
+// usable. Each takes the place of an image of the same name; those without a
+// name are left out.
 func (s *Store) Load(ctx context.Context, from io.Reader) ([]engine.Image, error) {
 	ctx = s.context(ctx)
 	ctx, done, err := s.client.WithLease(ctx)
@@ -43,7 +43,7 @@ func (s *Store) Load(ctx context.Context, from io.Reader) ([]engine.Image, error
 	}
 	defer done(context.WithoutCancel(ctx)) //nolint:errcheck // the lease ends by itself after a day
 
-	records, err := s.client.Import(ctx, from, containerd.WithImportPlatform(platforms.Default()), containerd.WithImageRefTranslator(usableName))
+	records, err := s.client.Import(ctx, from, containerd.WithImportPlatform(platforms.Default()))
 	if err != nil || len(records) == 0 {
 		return nil, engine.Errorf(engine.KindInvalid, "the archive holds no image with a name that can be used").
 			WithHint("make it with \"docker save\" or \"nerdctl save\"").Wrap(err)
@@ -61,14 +61,4 @@ func (s *Store) Load(ctx context.Context, from io.Reader) ([]engine.Image, error
 		loaded = append(loaded, u.Image)
 	}
 	return loaded, nil
-}
-
-// usableName returns the full form of an image's name, or "" for an image that
-// is to be left out.
-func usableName(name string) string {
-	ref, err := parse(name)
-	if err != nil || ref.isDefault() {
-		return ""
-	}
-	return ref.name
 }

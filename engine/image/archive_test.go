@@ -7,9 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/atoll-sh/atoll/engine"
 )
@@ -47,23 +45,6 @@ func TestSaveAndLoad(t *testing.T) {
 func TestSaveOfAnAbsentImage(t *testing.T) {
 	s := startContainerd(t).open("")
 	wantKind(t, s.Save(t.Context(), "absent", &bytes.Buffer{}), engine.KindNotFound)
-}
-
-func TestLoadLeavesTheDefaultImageAlone(t *testing.T) {
-	s := startContainerd(t).open("")
-	name, err := name.NewTag("docker.io/library/" + DefaultRef)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var archive bytes.Buffer
-	if err := tarball.Write(name, imageOf(t, v1.Config{}, gzipLayer(t, tarOf(t, files{"a": "1"}))), &archive); err != nil {
-		t.Fatal(err)
-	}
-	_, err = s.Load(t.Context(), &archive)
-	wantKind(t, err, engine.KindInvalid)
-	if _, err := s.Image(t.Context(), DefaultRef); engine.KindOf(err) != engine.KindNotFound {
-		t.Errorf("default image: got %v, want not found", err)
-	}
 }
 
 func TestLoadOfRubbish(t *testing.T) {
