@@ -70,8 +70,8 @@ func cgroupHierarchies() []string {
 func TestMachineKillPoints(t *testing.T) {
 	m := newMachine(t, noPool...)
 	ops := map[string][]string{
-		"create": {"disk", "network", "rootfs", "create", "record", "start", "identity"},
-		"start":  {"network", "rootfs", "create", "record", "start", "identity"},
+		"create": {"disk", "network", "create", "record", "start", "identity"},
+		"start":  {"network", "create", "record", "start", "identity"},
 		"stop":   {"stopping", "driver-stopped", "unmade"},
 		"delete": {"removing", "unmade", "disk-removed"},
 	}

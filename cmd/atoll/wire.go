@@ -16,7 +16,6 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/config"
 	"github.com/atoll-sh/atoll/engine/driver/container"
-	"github.com/atoll-sh/atoll/engine/driver/container/daemon"
 	"github.com/atoll-sh/atoll/engine/image"
 	"github.com/atoll-sh/atoll/engine/libexec"
 	"github.com/atoll-sh/atoll/engine/network"
@@ -38,7 +37,7 @@ type host struct {
 	runDir string
 	lock   *os.File
 
-	containerd *daemon.Supervisor
+	containerd *container.Supervisor
 	images     *image.Store
 	disks      *storage.Pool
 	networks   *network.Manager
@@ -56,46 +55,50 @@ func (roots) Unmount(ctx context.Context, target string) error {
 
 // openHost locks the home and opens every part in order. On error the parts
 // that were opened are closed again.
-func openHost(ctx context.Context, cfg config.Config, log *slog.Logger, changed func(engine.Instance)) (h *host, err error) {
+func openHost(ctx context.Context, cfg config.Config, log *slog.Logger, changed func(engine.Instance)) (*host, error) {
 	if os.Geteuid() != 0 {
 		return nil, engine.Errorf(engine.KindDenied, "the server must run as root: it makes namespaces, mounts and cgroups").WithHint("run it with sudo, or use --url to reach a server that runs already")
 	}
-	h = &host{cfg: cfg, log: log}
-	defer func() {
-		if err != nil {
-			h.close()
-		}
-	}()
-	if err := os.MkdirAll(filepath.Join(cfg.Home, "logs"), 0o711); err != nil {
+	h := &host{cfg: cfg, log: log}
+	if err := h.open(ctx, changed); err != nil {
+		h.close()
 		return nil, err
+	}
+	return h, nil
+}
+
+func (h *host) open(ctx context.Context, changed func(engine.Instance)) (err error) {
+	cfg := h.cfg
+	if err := os.MkdirAll(filepath.Join(cfg.Home, "logs"), 0o711); err != nil {
+		return err
 	}
 	if h.lock, err = lockHome(cfg.Home); err != nil {
-		return nil, err
+		return err
 	}
 	if h.id, err = loadIdentity(cfg.Home); err != nil {
-		return nil, err
+		return err
 	}
 	h.runDir = filepath.Join("/run/atoll", h.id.ID)
 	if err := os.MkdirAll(h.runDir, 0o711); err != nil {
-		return nil, err
+		return err
 	}
 	paths, err := libexec.Extract(filepath.Join(cfg.Home, "libexec"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	address, err := h.openContainerd(ctx, paths.ShimDir)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := h.openParts(ctx, address); err != nil {
-		return nil, err
+		return err
 	}
 	h.runner, err = runner.Open(ctx, runner.Config{
 		ID: "runner-" + h.id.ID, Home: cfg.Home, RunDir: h.runDir, Toolbox: paths.Toolbox,
 		Driver: h.driver, Disks: h.disks, Roots: roots{}, Networks: h.networks, Images: h.images,
-		Pool: poolTargets(cfg), Host: hostSize(), Log: log, Changed: changed, Checkpoint: faultPoint,
+		Pool: poolTargets(cfg), Host: hostSize(), Log: h.log, Changed: changed, Checkpoint: faultPoint,
 	})
-	return h, err
+	return err
 }
 
 // openContainerd returns the socket of the containerd to use.
@@ -104,7 +107,7 @@ func (h *host) openContainerd(ctx context.Context, shimDir string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	h.containerd = &daemon.Supervisor{
+	h.containerd = &container.Supervisor{
 		Home: h.cfg.Home, RunDir: h.runDir, ServerID: h.id.ID, Binary: exe, ShimDir: shimDir,
 		External: h.cfg.Containerd, Log: h.log,
 	}

@@ -206,8 +206,6 @@ func (n *fakeNetworks) Recover(_ context.Context, keep []network.Slot) error {
 	return nil
 }
 
-func (n *fakeNetworks) ResolvConf(network.Slot) string { return "nameserver 198.51.100.1\n" }
-
 type fakeImages host
 
 func (i *fakeImages) Ensure(_ context.Context, req engine.EnsureImage, _ func(string)) (engine.Image, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/driver"
+	"github.com/atoll-sh/atoll/engine/network"
 	"github.com/atoll-sh/atoll/engine/toolbox/client"
 )
 
@@ -149,7 +150,7 @@ func (in *instance) writeEtc(name string) error {
 	files := map[string]string{
 		"hostname":    name + "\n",
 		"hosts":       hostsFile(name, in.rec.Slot.Addr4),
-		"resolv.conf": in.r.cfg.Networks.ResolvConf(in.rec.Slot),
+		"resolv.conf": network.ResolvConf(in.rec.Slot),
 	}
 	for f, text := range files {
 		path := filepath.Join(dir, f)

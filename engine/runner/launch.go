@@ -12,6 +12,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/driver"
+	"github.com/atoll-sh/atoll/engine/image"
 	"github.com/atoll-sh/atoll/engine/storage"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
@@ -118,18 +119,9 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 	in.mu.Unlock()
 	sw.mark("network")
 	r.cfg.Checkpoint("network")
-	if err := r.mountRoot(ctx, in, img.Lowers); err != nil {
+	if err := r.prepare(ctx, in, img); err != nil {
 		return err
 	}
-	sw.mark("rootfs")
-	r.cfg.Checkpoint("rootfs")
-	h, err := r.cfg.Driver.Create(ctx, r.spec(in, img.Env))
-	if err != nil {
-		return err
-	}
-	in.mu.Lock()
-	in.rec.Handle = h
-	in.mu.Unlock()
 	sw.mark("create")
 	r.cfg.Checkpoint("create")
 	if l.Sandbox != "" {
@@ -142,7 +134,7 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 		sw.mark("record")
 		r.cfg.Checkpoint("record")
 	}
-	if err := r.cfg.Driver.Start(ctx, h); err != nil {
+	if err := r.cfg.Driver.Start(ctx, in.handle()); err != nil {
 		return err
 	}
 	sw.mark("start")
@@ -155,19 +147,44 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 	return err
 }
 
-func (r *Runner) mountRoot(ctx context.Context, in *instance, lowers []string) error {
-	id := in.rec.ID
-	disk, err := r.cfg.Disks.Mount(ctx, id)
+// prepare mounts the root and makes the instance, side by side: the runtime
+// looks at the root only when it starts.
+func (r *Runner) prepare(ctx context.Context, in *instance, img image.Unpacked) error {
+	if err := r.makeDirs(in); err != nil {
+		return err
+	}
+	mounted := make(chan error, 1)
+	go func() { mounted <- r.mountRoot(ctx, in, img.Lowers) }()
+	h, err := r.cfg.Driver.Create(ctx, r.spec(in, img.Env))
+	if merr := <-mounted; merr != nil {
+		err = errors.Join(merr, err)
+	}
 	if err != nil {
 		return err
 	}
+	in.mu.Lock()
+	in.rec.Handle = h
+	in.mu.Unlock()
+	return nil
+}
+
+// makeDirs makes the instance's volatile directories and the small files that
+// are mounted over the image's own.
+func (r *Runner) makeDirs(in *instance) error {
+	id := in.rec.ID
 	for _, dir := range []string{r.rootDir(id), r.etcDir(id), r.controlDir(id)} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return err
 		}
 	}
 	ctl, base := r.controlDir(id), int(in.rec.Slot.UIDBase)
-	if err := errors.Join(os.Chmod(ctl, 0o700), os.Chown(ctl, base, base), in.writeEtc(hostname(in.rec.Launch))); err != nil {
+	return errors.Join(os.Chmod(ctl, 0o700), os.Chown(ctl, base, base), in.writeEtc(hostname(in.rec.Launch)))
+}
+
+func (r *Runner) mountRoot(ctx context.Context, in *instance, lowers []string) error {
+	id := in.rec.ID
+	disk, err := r.cfg.Disks.Mount(ctx, id)
+	if err != nil {
 		return err
 	}
 	return r.cfg.Roots.Mount(ctx, storage.Root{

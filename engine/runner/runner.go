@@ -51,7 +51,6 @@ type Networks interface {
 	Apply(ctx context.Context, s network.Slot, p engine.NetworkPolicy) error
 	Release(ctx context.Context, s network.Slot) error
 	Recover(ctx context.Context, keep []network.Slot) error
-	ResolvConf(s network.Slot) string
 }
 
 // Images is what the runner needs of engine/image.
