@@ -56,7 +56,6 @@ type Manager struct {
 	mu     sync.Mutex
 	slots  map[int]phase // absent: free
 	doomed []Slot        // waiting for teardown
-	next   int           // where to look for a free slot, so that reuse comes late
 	closed bool
 }
 
@@ -88,7 +87,7 @@ func Open(ctx context.Context, c Config) (*Manager, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	m := &Manager{
-		log: c.Log, want: max(c.Ready, 0), slots: map[int]phase{}, next: firstSlot,
+		log: c.Log, want: max(c.Ready, 0), slots: map[int]phase{},
 		ready: make(chan Slot, max(c.Ready, 0)), refill: make(chan struct{}, 1), dead: make(chan struct{}, 1),
 		resolvers: newResolvers(c.Resolvers),
 	}

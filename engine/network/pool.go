@@ -52,24 +52,22 @@ func (m *Manager) make(to phase) (Slot, error) {
 
 func errClosed() error { return engine.Errorf(engine.KindUnavailable, "the server is stopping") }
 
-// reserve picks a free slot. The search goes round, so that an address rests
-// as long as possible before somebody else gets it.
+// reserve picks the lowest free slot, because others keep things by UIDBase.
+// Nothing of the former user can reach the new one: its connections were
+// forgotten when the slot was taken apart.
 func (m *Manager) reserve() (Slot, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return Slot{}, errClosed()
 	}
-	n := m.plan.last() - firstSlot + 1
-	for k := range n {
-		i := firstSlot + (m.next-firstSlot+k)%n
+	for i := firstSlot; i <= m.plan.last(); i++ {
 		if _, taken := m.slots[i]; !taken {
 			m.slots[i] = phaseBuilding
-			m.next = i + 1
 			return m.plan.slot(i), nil
 		}
 	}
-	return Slot{}, engine.Errorf(engine.KindExhausted, "all %d network slots are in use", n).
+	return Slot{}, engine.Errorf(engine.KindExhausted, "all %d network slots are in use", m.plan.last()-firstSlot+1).
 		WithHint("delete sandboxes that are not needed, or add a runner")
 }
 

@@ -1,0 +1,65 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+
+	"github.com/atoll-sh/atoll/engine"
+)
+
+// bpf tries what egress control and activity records are made of.
+func bpf(context.Context, Options) engine.Check {
+	_ = rlimit.RemoveMemlock() // needed before Linux 5.11 only
+	var have, lack []string
+	for _, f := range []struct {
+		name string
+		try  func() error
+	}{
+		{"ring buffers", func() error { return features.HaveMapType(ebpf.RingBuf) }},
+		{"traffic control", func() error { return features.HaveProgramType(ebpf.SchedCLS) }},
+		{"TCX", tcx},
+		{"tracing", func() error { return features.HaveProgramType(ebpf.Tracing) }},
+		{"LSM", func() error { return features.HaveProgramType(ebpf.LSM) }},
+	} {
+		if f.try() == nil {
+			have = append(have, f.name)
+		} else {
+			lack = append(lack, f.name)
+		}
+	}
+	d := "with " + strings.Join(have, ", ")
+	if len(have) == 0 {
+		return bad("not available", "use a kernel with CONFIG_BPF_SYSCALL, and CAP_BPF or CAP_SYS_ADMIN")
+	}
+	if len(lack) > 0 {
+		d += "; without " + strings.Join(lack, ", ")
+	}
+	return good(d)
+}
+
+// tcx attaches a program that passes everything to the loopback device of a
+// network namespace of its own.
+func tcx() error {
+	return apart(unix.CLONE_NEWNET, func() error {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type: ebpf.SchedCLS, License: "GPL",
+			Instructions: asm.Instructions{asm.LoadImm(asm.R0, -1, asm.DWord), asm.Return()},
+		})
+		if err != nil {
+			return err
+		}
+		l, err := link.AttachTCX(link.TCXOptions{Interface: 1, Program: p, Attach: ebpf.AttachTCXIngress})
+		if err == nil {
+			err = l.Close()
+		}
+		return errors.Join(err, p.Close())
+	})
+}
