@@ -6,9 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -247,11 +245,4 @@ func (s snapshots) Fork(ctx context.Context, ref engine.SandboxRef, name string)
 		return engine.Sandbox{}, err
 	}
 	return s.Backend.Create(ctx, engine.CreateSandbox{OrganizationID: ref.OrganizationID, Name: name})
-}
-
-// server is a loopback server that a Toolbox round-trips to, so that upgrades
-// work as they do in earnest.
-func serve(t testing.TB, h http.Handler) (*httptest.Server, string) {
-	s := httptest.NewServer(h)
-	return s, strings.TrimPrefix(s.URL, "http://")
 }

@@ -13,7 +13,8 @@ const keepEnds = 2 * maxText
 // as the toolbox does, channel markers included.
 type capture struct {
 	head, tail []byte
-	total      int
+	total      int // the offset after what was written
+	dropped    int // bytes between head and tail
 }
 
 func (c *capture) write(p []byte) {
@@ -25,7 +26,8 @@ func (c *capture) write(p []byte) {
 	}
 	c.tail = append(c.tail, p...)
 	if len(c.tail) > 4*keepEnds {
-		c.tail = append([]byte(nil), c.tail[len(c.tail)-keepEnds:]...)
+		c.dropped += len(c.tail) - keepEnds
+		c.tail = bytes.Clone(c.tail[len(c.tail)-keepEnds:])
 	}
 }
 
@@ -38,7 +40,7 @@ func (c *capture) headEnd() int { return min(c.total, maxText/3) }
 // text returns the output with at most max bytes, the middle left out.
 func (c *capture) text(max int, where string) string {
 	all := printable(withoutMarkers(append(bytes.Clone(c.head), c.tail...)))
-	return ends(all, c.total-len(c.head)-len(c.tail), max, where)
+	return ends(all, c.dropped, max, where)
 }
 
 // withoutMarkers removes the three-byte channel markers of session logs.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
 
 // maxRead is the largest file that is read as a whole.
@@ -69,7 +70,7 @@ func (k *kit) target(ctx context.Context, a Args) (*box, string, error) {
 
 // noFile adds the way to look around to an error about a missing file.
 func noFile(err error, a Args) error {
-	if code := codeOf(err); code != "FILE_NOT_FOUND" && code != "404" && code != "NOT_FOUND" {
+	if code := codeOf(err); code != string(wire.CodeFileNotFound) && code != string(wire.CodeNotFound) {
 		return err
 	}
 	return invalid(fmt.Sprintf(`sandbox_find {"id":%q} lists the working directory`, a.Str("id")), "there is no %s in the sandbox", quote(a.Str("path")))

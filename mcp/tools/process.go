@@ -275,7 +275,7 @@ func (k *kit) process(ctx context.Context, a Args) (Result, error) {
 // commandOf returns the last command of a session.
 func (b *box) commandOf(ctx context.Context, process string) (wire.Command, error) {
 	s, err := b.session(ctx, process)
-	if engine.KindOf(err) == engine.KindNotFound || err == nil && len(s.Commands) == 0 {
+	if engine.KindOf(err) == engine.KindNotFound && codeOf(err) != "" || err == nil && len(s.Commands) == 0 {
 		return wire.Command{}, invalid(fmt.Sprintf(`sandbox_process {"id":%q} lists them; a restart of the sandbox ends them all`, b.id),
 			"there is no process %s", quote(process))
 	}
@@ -322,12 +322,14 @@ func (b *box) killProcess(ctx context.Context, process string, c wire.Command) (
 func (b *box) tail(ctx context.Context, process, command string) (*capture, error) {
 	var out capture
 	for {
-		p, next, err := b.logs(ctx, process, command, out.total, 1<<20)
+		p, next, err := b.logs(ctx, process, command, out.total, 4<<20)
 		if err != nil {
 			return nil, err
 		}
+		at := out.total
 		out.write(p)
-		if len(p) == 0 || next <= out.total-len(p) {
+		out.total = next // bytes that are not text count one, and arrive as more
+		if next <= at {
 			return &out, nil
 		}
 	}
@@ -365,8 +367,8 @@ func (b *box) processOutput(ctx context.Context, a Args, process string, c wire.
 		return Result{}, err
 	}
 	more := ""
-	if len(p) >= maxText-200 {
-		more = ", there is more"
+	if next-offset >= maxText/2 {
+		more = ", there may be more"
 	}
 	text := printable(withoutMarkers(p))
 	if len(text) == 0 {

@@ -76,33 +76,52 @@ func (b *box) lost(ctx context.Context, err error) error {
 		WithHint(`Look with sandbox_list {"id":%q}; a stop and start with sandbox_control mends most things`, b.id).Wrap(err)
 }
 
-// refused maps a toolbox error to an engine error with the toolbox's words.
+// refused maps an error answer to an engine error with the same words. Only an
+// error of the toolbox itself gets a code; one of the server in between, as
+// about a sandbox that does not run, is like the engine's own.
 func refused(status int, body []byte) error {
-	te := wire.ParseError(status, body)
-	kind := engine.KindInternal
+	var answer struct {
+		Message, Hint, Source string
+		Code                  wire.Code
+		Kind                  engine.Kind
+	}
+	if json.Unmarshal(body, &answer) != nil || answer.Message == "" {
+		answer.Message = fmt.Sprintf("the sandbox answered with HTTP %d", status)
+	}
+	e := &engine.Error{Kind: answer.Kind, Message: strings.TrimSuffix(answer.Message, ": "+answer.Hint), Hint: answer.Hint}
+	if e.Kind == "" {
+		e.Kind = kindOf(status)
+	}
+	if answer.Source == wire.Source {
+		if e.Code = string(answer.Code); e.Code == "" {
+			e.Code = strconv.Itoa(status)
+		}
+	}
+	return e
+}
+
+func kindOf(status int) engine.Kind {
 	switch {
+	case status == http.StatusUnauthorized:
+		return engine.KindUnauthenticated
 	case status == http.StatusNotFound:
-		kind = engine.KindNotFound
+		return engine.KindNotFound
 	case status == http.StatusConflict, status == http.StatusGone:
-		kind = engine.KindConflict
+		return engine.KindConflict
 	case status == http.StatusForbidden:
-		kind = engine.KindDenied
+		return engine.KindDenied
 	case status == http.StatusRequestTimeout, status == http.StatusGatewayTimeout:
-		kind = engine.KindTimeout
+		return engine.KindTimeout
 	case status == http.StatusInsufficientStorage, status == http.StatusTooManyRequests:
-		kind = engine.KindExhausted
+		return engine.KindExhausted
 	case status == http.StatusNotImplemented:
-		kind = engine.KindUnsupported
+		return engine.KindUnsupported
 	case status == http.StatusBadGateway, status == http.StatusServiceUnavailable:
-		kind = engine.KindUnavailable
+		return engine.KindUnavailable
 	case status < 500:
-		kind = engine.KindInvalid
+		return engine.KindInvalid
 	}
-	code := string(te.Code)
-	if code == "" {
-		code = strconv.Itoa(status)
-	}
-	return &engine.Error{Kind: kind, Message: te.Message, Code: code, Err: te}
+	return engine.KindInternal
 }
 
 // codeOf returns the machine code of an error, or "".
@@ -218,19 +237,23 @@ func (b *box) command(ctx context.Context, session, command string) (wire.Comman
 }
 
 // logs returns a command's output from a byte offset on, and the offset after
-// it. Channel markers are still in it, and count.
+// it. Channel markers are still in it, and count. A negative offset counts from
+// the end.
 func (b *box) logs(ctx context.Context, session, command string, offset, limit int) ([]byte, int, error) {
 	q := url.Values{"offset": {strconv.Itoa(offset)}, "limit": {strconv.Itoa(limit)}}
 	got, h, err := b.do(ctx, http.MethodGet, sessionPath(session, "command", command, "logs"), q, "", nil)
 	if err != nil {
 		return nil, 0, err
 	}
-	if next, err := strconv.Atoi(h.Get(wire.OffsetHeader)); err == nil {
-		return got, next, nil
+	var logs wire.CommandLogs
+	next, err := strconv.Atoi(h.Get(wire.OffsetHeader))
+	if err == nil {
+		err = json.Unmarshal(got, &logs)
 	}
-	got = got[min(offset, len(got)):] // a toolbox that knows no offsets sent all
-	got = got[:min(limit, len(got))]
-	return got, offset + len(got), nil
+	if err != nil {
+		return nil, 0, engine.Errorf(engine.KindInternal, "sandbox %s sent logs that cannot be read", b.id).Wrap(err)
+	}
+	return []byte(logs.Output), next, nil
 }
 
 func (b *box) input(ctx context.Context, session, command, data string) error {

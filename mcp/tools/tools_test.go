@@ -6,6 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -340,8 +343,12 @@ func TestReadKinds(t *testing.T) {
 
 func TestExposeAndSnapshot(t *testing.T) {
 	b := newBench(t, tools.Options{BaseURL: "http://127.0.0.1:7777"})
-	wantParts(t, b.ok("sandbox_expose", `{"id":"box","port":8000}`), "answers with HTTP 200", "http://127.0.0.1:7777/toolbox/00000000-0000-4000-8000-000000000001/proxy/8000/", "Authorization: Bearer")
-	wantParts(t, b.fails("sandbox_expose", `{"id":"box","port":8001}`), "Nothing listens on port 8001", "background")
+	web := httptest.NewServer(http.NotFoundHandler())
+	_, port, _ := net.SplitHostPort(web.Listener.Addr().String())
+	args := fmt.Sprintf(`{"id":"box","port":%s}`, port)
+	wantParts(t, b.ok("sandbox_expose", args), "answers with HTTP 404", "http://127.0.0.1:7777/toolbox/00000000-0000-4000-8000-000000000001/proxy/"+port+"/", "Authorization: Bearer")
+	web.Close()
+	wantParts(t, b.fails("sandbox_expose", args), "Nothing listens on port "+port, "background")
 	wantPrefix(t, b.ok("sandbox_snapshot", `{}`), "No snapshots")
 	wantParts(t, b.ok("sandbox_snapshot", `{"id":"box","name":"s1"}`), "Saved snapshot s1", `sandbox_create {"snapshot":"s1"}`)
 	wantParts(t, b.ok("sandbox_snapshot", `{}`), "s1  active")
@@ -482,4 +489,19 @@ func FuzzArguments(f *testing.F) {
 			t.Errorf("%s %s: no text", tool.Name, args)
 		}
 	})
+}
+
+func BenchmarkExec(b *testing.B) {
+	backend := mcptest.New(b)
+	all := map[string]tools.Tool{}
+	for _, tool := range tools.All(backend.Services(), tools.Options{}) {
+		all[tool.Name] = tool
+	}
+	all["sandbox_create"].Call(b.Context(), tools.Args{Organization: "org", Values: map[string]any{"name": "box"}})
+	for b.Loop() {
+		r := all["sandbox_exec"].Call(b.Context(), tools.Args{Organization: "org", Values: map[string]any{"id": "box", "command": "true"}})
+		if r.IsError {
+			b.Fatal(r.Text)
+		}
+	}
 }
