@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/google/nftables"
 	mdnetlink "github.com/mdlayher/netlink"
@@ -21,6 +23,7 @@ type table struct {
 	device string // start of our devices' names
 	port   uint16 // of the DNS relay on the gateway addresses
 	log    *slog.Logger
+	author atomic.Uint32 // netlink port of conn
 
 	mu     sync.Mutex // serializes transactions and guards what follows
 	conn   *nftables.Conn
@@ -80,7 +83,7 @@ func openElements(slots []Slot, v6 bool) []nftables.SetElement {
 // connection is closed, since answers may be left on it.
 func (t *table) transactLocked(fill func(*nftables.Conn) error) error {
 	if t.conn == nil {
-		c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(bigBuffers))
+		c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(bigBuffers, t.learnPort))
 		if err != nil {
 			return fmt.Errorf("open nftables: %w", err)
 		}
@@ -107,6 +110,32 @@ func bigBuffers(c *mdnetlink.Conn) error {
 		for _, o := range []int{unix.SO_SNDBUFFORCE, unix.SO_RCVBUFFORCE} {
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, o, 4<<20) // the default serves smaller hosts
 		}
+	})
+}
+
+// learnPort keeps the address of our socket, by which the kernel names the
+// author of a transaction.
+func (t *table) learnPort(c *mdnetlink.Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) {
+		if a, err := unix.Getsockname(int(fd)); err == nil {
+			t.author.Store(a.(*unix.SockaddrNetlink).Pid)
+		}
+	})
+}
+
+// byOthers tells whether a message from the kernel announces a transaction of
+// somebody else.
+func (t *table) byOthers(b []byte) bool {
+	ms, err := syscall.ParseNetlinkMessage(b)
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(ms, func(m syscall.NetlinkMessage) bool {
+		return m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN && m.Header.Pid != t.author.Load()
 	})
 }
 

@@ -65,16 +65,18 @@ func (w *watch) close() {
 	w.routes.Close()
 }
 
-// hear turns messages into hints until f is closed. Lost messages (ENOBUFS)
-// are a hint as well.
-func (m *Manager) hear(f *os.File, hint chan struct{}) {
+// hear turns messages that matter into hints until f is closed. Lost messages
+// (ENOBUFS) are a hint as well.
+func (m *Manager) hear(f *os.File, hint chan struct{}, matters func([]byte) bool) {
 	buf := make([]byte, 64<<10)
 	for {
-		_, err := f.Read(buf)
+		n, err := f.Read(buf)
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return
 		}
-		m.wake(hint)
+		if err != nil || matters(buf[:n]) {
+			m.wake(hint)
+		}
 	}
 }
 
@@ -82,8 +84,8 @@ func (m *Manager) hear(f *os.File, hint chan struct{}) {
 // denied networks those of the host.
 func (m *Manager) guardLoop(ctx context.Context, w *watch) {
 	rules, routes := make(chan struct{}, 1), make(chan struct{}, 1)
-	m.wg.Go(func() { m.hear(w.rules, rules) })
-	m.wg.Go(func() { m.hear(w.routes, routes) })
+	m.wg.Go(func() { m.hear(w.rules, rules, m.table.byOthers) })
+	m.wg.Go(func() { m.hear(w.routes, routes, func([]byte) bool { return true }) })
 	defer w.close()
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
