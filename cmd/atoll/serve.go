@@ -116,7 +116,7 @@ func teardown(ctx context.Context, home string, log *slog.Logger) error {
 		return err
 	}
 	cfg.Home, cfg.PoolSize = home, 0
-	h, err := openHost(ctx, cfg, log, nil)
+	h, err := openHost(ctx, cfg, log, watchers{})
 	if err != nil {
 		return err
 	}

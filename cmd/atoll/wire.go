@@ -45,6 +45,12 @@ type host struct {
 	runner     *runner.Runner
 }
 
+// watchers are told by the runner of what happens without being asked for.
+type watchers struct {
+	changed  func(engine.Instance)
+	progress func(image, text string)
+}
+
 // roots adapts the storage functions to what the runner calls.
 type roots struct{}
 
@@ -55,19 +61,19 @@ func (roots) Unmount(ctx context.Context, target string) error {
 
 // openHost locks the home and opens every part in order. On error the parts
 // that were opened are closed again.
-func openHost(ctx context.Context, cfg config.Config, log *slog.Logger, changed func(engine.Instance)) (*host, error) {
+func openHost(ctx context.Context, cfg config.Config, log *slog.Logger, tell watchers) (*host, error) {
 	if os.Geteuid() != 0 {
 		return nil, engine.Errorf(engine.KindDenied, "the server must run as root: it makes namespaces, mounts and cgroups").WithHint("run it with sudo, or use --url to reach a server that runs already")
 	}
 	h := &host{cfg: cfg, log: log}
-	if err := h.open(ctx, changed); err != nil {
+	if err := h.open(ctx, tell); err != nil {
 		h.close()
 		return nil, err
 	}
 	return h, nil
 }
 
-func (h *host) open(ctx context.Context, changed func(engine.Instance)) (err error) {
+func (h *host) open(ctx context.Context, tell watchers) (err error) {
 	cfg := h.cfg
 	if err := os.MkdirAll(filepath.Join(cfg.Home, "logs"), 0o711); err != nil {
 		return err
@@ -86,6 +92,11 @@ func (h *host) open(ctx context.Context, changed func(engine.Instance)) (err err
 	if err != nil {
 		return err
 	}
+	// The network first: it makes the directory of namespaces a shared mount,
+	// and containerd must see it so.
+	if err := h.openNetwork(ctx); err != nil {
+		return fmt.Errorf("open network: %w", err)
+	}
 	address, err := h.openContainerd(ctx, paths.ShimDir)
 	if err != nil {
 		return err
@@ -96,7 +107,7 @@ func (h *host) open(ctx context.Context, changed func(engine.Instance)) (err err
 	h.runner, err = runner.Open(ctx, runner.Config{
 		ID: "runner-" + h.id.ID, Home: cfg.Home, RunDir: h.runDir, Toolbox: paths.Toolbox,
 		Driver: h.driver, Disks: h.disks, Roots: roots{}, Networks: h.networks, Images: h.images,
-		Pool: poolTargets(cfg), Host: hostSize(), Log: h.log, Changed: changed, Checkpoint: faultPoint,
+		Pool: poolTargets(cfg), Host: hostSize(), Log: h.log, Changed: tell.changed, Progress: tell.progress, Checkpoint: faultPoint,
 	})
 	return err
 }
@@ -114,6 +125,21 @@ func (h *host) openContainerd(ctx context.Context, shimDir string) (string, erro
 	return h.containerd.Start(ctx)
 }
 
+func (h *host) openNetwork(ctx context.Context) error {
+	resolvers, err := h.cfg.DNS()
+	if err != nil {
+		return err
+	}
+	h.networks, err = network.Open(ctx, network.Config{
+		ID: h.id.ID, Index: h.id.NetworkIndex, Ready: h.cfg.Warm() + 2, Resolvers: resolvers, Log: h.log,
+	})
+	if err != nil || h.networks.Index() == h.id.NetworkIndex {
+		return err
+	}
+	h.id.NetworkIndex = h.networks.Index()
+	return h.id.save(h.cfg.Home)
+}
+
 func (h *host) openParts(ctx context.Context, address string) (err error) {
 	const namespace = "atoll"
 	h.images, err = image.Open(ctx, image.Config{Address: address, Namespace: namespace, Home: h.cfg.Home, Log: h.log})
@@ -127,22 +153,6 @@ func (h *host) openParts(ctx context.Context, address string) (err error) {
 	h.disks, err = storage.Open(ctx, storage.Config{Home: h.cfg.Home, Size: h.cfg.DiskGiB << 30, Ready: ready, Log: h.log})
 	if err != nil {
 		return fmt.Errorf("open storage: %w", err)
-	}
-	resolvers, err := h.cfg.DNS()
-	if err != nil {
-		return err
-	}
-	h.networks, err = network.Open(ctx, network.Config{
-		ID: h.id.ID, Index: h.id.NetworkIndex, Ready: h.cfg.Warm() + 2, Resolvers: resolvers, Log: h.log,
-	})
-	if err != nil {
-		return fmt.Errorf("open network: %w", err)
-	}
-	if i := h.networks.Index(); i != h.id.NetworkIndex {
-		h.id.NetworkIndex = i
-		if err := h.id.save(h.cfg.Home); err != nil {
-			return err
-		}
 	}
 	h.driver, err = container.New(container.Config{
 		Address: address, Namespace: namespace, StateDir: filepath.Join(h.runDir, "d"),

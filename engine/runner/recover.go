@@ -30,7 +30,7 @@ func (r *Runner) recover(ctx context.Context) error {
 		return err
 	}
 	if err := r.cfg.Networks.Recover(ctx, keep); err != nil {
-		return fmt.Errorf("recover networks: %w", err)
+		r.log.Warn("recover networks; sandboxes without one go to error", "err", err)
 	}
 	for _, in := range r.all() {
 		if err := r.settle(ctx, in); err != nil {
@@ -97,9 +97,15 @@ func (r *Runner) settle(ctx context.Context, in *instance) error {
 	switch in.rec.Phase {
 	case phaseStarted:
 		if in.failure == "" {
-			return r.cfg.Networks.Apply(ctx, in.rec.Slot, in.rec.Launch.Network)
+			err := r.cfg.Networks.Apply(ctx, in.rec.Slot, in.rec.Launch.Network)
+			if err == nil {
+				return nil
+			}
+			r.log.Error("sandbox without network", "sandbox", in.rec.Sandbox, "err", err)
+			in.failure = "its network was lost while the server was down; start it again"
+		} else {
+			in.rec.Slot.NetNS = "" // Recover removed it
 		}
-		in.rec.Slot.NetNS = ""
 		return r.unmake(ctx, in)
 	case phaseRemoving:
 		in.rec.Slot.NetNS = ""

@@ -85,6 +85,8 @@ type Config struct {
 	Log      *slog.Logger
 	// Changed is told when an instance changes without being asked to.
 	Changed func(engine.Instance)
+	// Progress is told how far the making of an image is.
+	Progress func(image, text string)
 	// Checkpoint is called between steps with the step's name. Tests kill the
 	// process in it; nil in production.
 	Checkpoint func(string)
@@ -121,6 +123,9 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 	}
 	if cfg.Checkpoint == nil {
 		cfg.Checkpoint = func(string) {}
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(string, string) {}
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func(engine.Instance) {}
@@ -246,6 +251,7 @@ func (r *Runner) lock(sandbox string) func() {
 func (r *Runner) EnsureImage(ctx context.Context, req engine.EnsureImage) (engine.Image, error) {
 	img, err := r.cfg.Images.Ensure(ctx, req, func(line string) {
 		r.log.Info("image", "ref", req.Ref, "step", line)
+		r.cfg.Progress(req.Ref, line)
 	})
 	if err == nil {
 		r.pool.wake()
