@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -212,7 +213,10 @@ func (a *app) python(ctx context.Context, c *client.Client, s engine.Sandbox) er
 }
 
 func (a *app) howToGoOn(url, name string) {
-	key := "$(jq -r .apiKey " + a.home + "/credentials.json)"
+	key := `$(sed -n 's/.*"apiKey": *"\([^"]*\)".*/\1/p' ` + filepath.Join(a.home, "credentials.json") + ")"
+	if a.env("ATOLL_API_KEY") != "" {
+		key = "$ATOLL_API_KEY"
+	}
 	a.say(`
 Connect an agent:
   atoll mcp init claude-code      (or claude, cursor, windsurf, vscode, codex, gemini)
