@@ -51,6 +51,8 @@ type Request struct {
 	Runner    string // the only runner possible, where the disk is; empty: any
 	// Restart tells that the sandbox holds its disk already.
 	Restart bool
+	// Holds is what a running sandbox that asks for more has by now.
+	Holds engine.Resources
 	// HasImage tells whether a runner has the image; nil means all do.
 	HasImage func(runner string) bool
 }
@@ -160,12 +162,12 @@ func (s *Scheduler) large(req Request, runners []engine.RunnerInfo) ([]engine.Ru
 	return runners, nil
 }
 
-// diskAsked is 0 when the disk exists already.
+// diskAsked is what the pool must still give; 0 when the disk exists already.
 func diskAsked(req Request) float64 {
 	if req.Restart {
 		return 0
 	}
-	return float64(req.Resources.DiskMiB)
+	return float64(req.Resources.DiskMiB - req.Holds.DiskMiB)
 }
 
 // free keeps the hosts that have room now.
@@ -177,10 +179,10 @@ func (s *Scheduler) free(req Request, runners []engine.RunnerInfo) ([]engine.Run
 		hint string
 	}{
 		{"cpu", func(r engine.RunnerInfo) bool {
-			return r.Used.CPU+min(want.CPU, r.CPU) <= r.CPU*s.config.CPUOvercommit
+			return r.Used.CPU+min(want.CPU, r.CPU)-min(req.Holds.CPU, r.CPU) <= r.CPU*s.config.CPUOvercommit
 		}, "stop sandboxes that are not needed, or raise scheduler.cpuOvercommit"},
 		{"memory", func(r engine.RunnerInfo) bool {
-			return float64(r.Used.MemoryMiB+want.MemoryMiB) <= float64(r.MemoryMiB)*s.config.MemoryOvercommit
+			return float64(r.Used.MemoryMiB+want.MemoryMiB-req.Holds.MemoryMiB) <= float64(r.MemoryMiB)*s.config.MemoryOvercommit
 		}, "stop sandboxes that are not needed, or raise scheduler.memoryOvercommit"},
 		{"disk", func(r engine.RunnerInfo) bool {
 			return req.Restart || r.DiskMiB >= s.config.MinFreeDiskMiB
