@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -174,7 +175,18 @@ oom_score = 0
 
 [plugins."io.containerd.shim.v1.manager"]
   socket_dir = %q
-`, s.path("root"), filepath.Join(s.RunDir, "containerd"), s.Address(), s.Address()+".ttrpc", filepath.Join(s.RunDir, "s"))
+`, s.path("root"), filepath.Join(s.RunDir, "containerd"), s.Address(), s.Address()+".ttrpc", s.socketDir())
+}
+
+// socketDir is where shims listen. containerd refuses long paths, because the
+// names in it have 64 characters; it then uses its common place, where the names
+// of different servers differ as well.
+func (s *Supervisor) socketDir() string {
+	const longest = 106 - 1 - 64
+	if dir := filepath.Join(s.RunDir, "s"); len(dir) <= longest {
+		return dir
+	}
+	return ""
 }
 
 // recorded returns the process in the pid file when it is this home's
@@ -334,7 +346,7 @@ func (s *Supervisor) supervise(ctx context.Context, p *process) {
 }
 
 // daemonVersion waits until containerd answers and checks that it is new
-// enough.
+// enough and can run containers.
 func daemonVersion(ctx context.Context, address string) (string, error) {
 	client, err := connect(address, "atoll")
 	if err != nil {
@@ -349,6 +361,10 @@ func daemonVersion(ctx context.Context, address string) (string, error) {
 		return "", engine.Errorf(engine.KindUnsupported, "containerd %s is too old", v.Version).
 			WithHint("1.6 or later is needed; or let atoll run its own")
 	}
+	if _, err := client.TaskService().List(ctx, &tasks.ListTasksRequest{}); err != nil {
+		return "", engine.Errorf(engine.KindUnavailable, "containerd cannot run containers").
+			WithHint("its log says why").Wrap(err)
+	}
 	return v.Version, nil
 }
 
@@ -361,4 +377,3 @@ func atLeast(version string, major, minor int) bool {
 	}
 	return a > major || a == major && b >= minor
 }
-

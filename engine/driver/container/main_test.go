@@ -127,8 +127,14 @@ func leftovers(dir string) []string {
 			left = append(left, line)
 		}
 	}
-	shims, _ := filepath.Glob(filepath.Join(dir, "run/s/*"))
-	return append(left, shims...)
+	sockets, _ := filepath.Glob(filepath.Join(dir, "run/s/*"))
+	for _, name := range sockets {
+		if conn, err := net.Dial("unix", name); err == nil { // a shim listens
+			conn.Close()
+			left = append(left, name)
+		}
+	}
+	return left
 }
 
 var count atomic.Uint64
@@ -301,7 +307,7 @@ func (r *rig) remove(t testing.TB, h driver.Handle) {
 // post asks the toolbox of an instance.
 func (r *rig) post(t testing.TB, h driver.Handle, path string, body any) ([]byte, error) {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{
+	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return r.driver.Dial(ctx, h) },
 	}}

@@ -130,9 +130,17 @@ func rlimits() []specs.POSIXRlimit {
 // validate refuses what a driver cannot work with. Its messages name the
 // runner's fields: they mean a fault of ours, never of the user.
 func validate(s driver.Spec) error {
-	for name, path := range map[string]string{"RootFS": s.RootFS, "NetNS": s.NetNS, "Toolbox": s.Toolbox, "ControlDir": s.ControlDir} {
+	paths := map[string]string{"RootFS": s.RootFS, "NetNS": s.NetNS, "Toolbox": s.Toolbox, "ControlDir": s.ControlDir}
+	for _, m := range s.Mounts {
+		paths["Mounts "+m.Target] = m.Source
+	}
+	for name, path := range paths {
 		if !filepath.IsAbs(path) {
 			return engine.Errorf(engine.KindInvalid, "%s of instance %s must be an absolute path, got %q", name, s.ID, path)
+		}
+		// The runtime's own words about a missing file are a riddle.
+		if _, err := os.Lstat(path); err != nil {
+			return engine.Errorf(engine.KindInvalid, "%s of instance %s does not exist", name, s.ID).Wrap(err)
 		}
 	}
 	if s.UIDBase == 0 {
@@ -262,4 +270,3 @@ func (t template) resources(r engine.Resources) *specs.LinuxResources {
 
 // cpuShares gives each sandbox its part of a busy host by its size.
 func cpuShares(cpu float64) uint64 { return uint64(min(max(cpu*1024, 2), 262144)) }
-

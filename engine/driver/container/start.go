@@ -251,4 +251,3 @@ func clearSocket(controlDir string) error {
 func kindOfCall(err error) engine.Kind {
 	return engine.KindOf(translate(err, "call containerd"))
 }
-

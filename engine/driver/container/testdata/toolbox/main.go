@@ -12,14 +12,31 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "syscalls" {
+		runtime.LockOSThread() // the main thread must not be the one that is killed
 		json.NewEncoder(os.Stdout).Encode(syscalls())
+		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == "as-user" {
+		cmd := exec.Command(os.Args[2], os.Args[3:]...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
+		b, err := cmd.CombinedOutput()
+		fmt.Print(string(b))
+		if err != nil {
+			fmt.Println(err)
+		}
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "euid" {
+		fmt.Print(os.Geteuid())
 		return
 	}
 	if words := os.Getenv("TEST_DIE"); words != "" {
@@ -27,7 +44,7 @@ func main() {
 		os.Exit(7)
 	}
 	if os.Getenv("TEST_DEAF") != "" {
-		select {}
+		time.Sleep(time.Hour)
 	}
 	l, err := net.Listen("unix", os.Getenv("ATOLL_TOOLBOX_SOCKET"))
 	if err != nil {
@@ -141,6 +158,23 @@ func syscalls() map[string]string {
 	try("quotactl", 179, 0, 0, 0, 0)
 	try("acct", 163, 0)
 	try("modify_ldt", 154, 0, p(attr[:]), 16)
-	try("x32-getpid", 0x40000000|39)
+	got["x32-getpid"] = foreign()
 	return got
+}
+
+// foreign makes a call of another architecture on a thread of its own, which
+// the filter kills.
+func foreign() string {
+	back := make(chan string, 1)
+	go func() {
+		runtime.LockOSThread()
+		_, _, errno := syscall.RawSyscall(0x40000000|39, 0, 0, 0)
+		back <- fmt.Sprintf("came back: %d", errno)
+	}()
+	select {
+	case s := <-back:
+		return s
+	case <-time.After(300 * time.Millisecond):
+		return "killed"
+	}
 }
