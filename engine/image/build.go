@@ -55,7 +55,7 @@ func (r recipe) bootstrap(ctx context.Context, dir string, out io.Writer, held [
 // arguments are those of mmdebstrap.
 func (r recipe) arguments() []string {
 	args := []string{
-		"--mode=root", "--variant=minbase", "--format=tar",
+		"--mode=root", "--variant=" + r.Variant, "--format=tar",
 		"--include=" + strings.Join(r.Packages, ","),
 		`--aptopt=APT::Install-Recommends "false"`,
 		`--aptopt=Acquire::Languages "none"`,

@@ -42,5 +42,7 @@ echo sandbox >"$root/etc/hostname"
 rm -f "$root/etc/resolv.conf"
 : >"$root/etc/resolv.conf"
 : >"$root/etc/machine-id"
-rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/cache/apt/archives/*.deb \
-	"$root"/var/cache/debconf/*-old "$root"/var/log/*.log "$root"/var/log/apt/* "$root"/tmp/* "$root"/var/tmp/*
+
+# Leave /tmp and apt's lists to mmdebstrap: its apt settings lie in /tmp until
+# it has cleaned up, and without them apt would clean up the host.
+rm -rf "$root"/var/cache/debconf/*-old "$root"/var/log/*.log "$root"/var/log/apt/*

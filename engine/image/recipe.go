@@ -16,7 +16,8 @@ import (
 // that the distribution's mirror has on the day.
 type recipe struct {
 	Distribution distribution
-	Packages     []string // to install beside the essential ones
+	Variant      string   // of mmdebstrap: which packages come besides
+	Packages     []string // to install beside those
 	Script       string   // shell, run as root with the new root's path in $1
 	Config       ocispec.ImageConfig
 }
@@ -29,6 +30,7 @@ var defaultScript string // constant
 func defaultRecipe(d distribution) recipe {
 	return recipe{
 		Distribution: d,
+		Variant:      "minbase",
 		Packages: []string{
 			"bash", "coreutils", "ca-certificates", "tzdata",
 			"python3", "python3-pip", "python3-venv", "python3-dev",
