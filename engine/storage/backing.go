@@ -69,7 +69,7 @@ func mountBacking(ctx context.Context, home, dir string, size int64) error {
 			return err
 		}
 	}
-	_, err = mountImage(image, dir, "xfs", poolFlags, "discard")
+	err = mountOnce(image, dir, "xfs", poolFlags, "discard")
 	if errors.Is(err, unix.ENODEV) {
 		return engine.Errorf(engine.KindUnsupported, "the kernel has no XFS").
 			WithHint("load the xfs module, or remove pool.img to go without reflinks").Wrap(err)
@@ -197,12 +197,7 @@ func loopDetail(image string) (string, error) {
 	if err != nil || dev == "" {
 		return "the pool is a mount of its own", err
 	}
-	f, err := os.Open(dev)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	info, err := loopStatus(dev)
 	if err != nil {
 		return "", err
 	}
@@ -268,7 +263,7 @@ func closeBacking(ctx context.Context, home, dir string) error {
 	if _, err := os.Stat(image); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if err := unmountAll(dir, false); err != nil {
+	if err := unmountAll(dir, true); err != nil {
 		return err
 	}
 	return awaitDetached(ctx, image)

@@ -16,16 +16,6 @@ import (
 // crashHome makes the test binary use the pool in that home until it is killed.
 const crashHome = "ATOLL_STORAGE_CRASH_HOME"
 
-func TestMain(m *testing.M) {
-	if home := os.Getenv(crashHome); home != "" {
-		if err := churn(home); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
-
 // churn makes, forks, mounts, grows and removes disks for ever.
 func churn(home string) error {
 	ctx := context.Background()

@@ -216,37 +216,27 @@ func (p *Pool) mountLocked(ctx context.Context, id string) (Disk, error) {
 	return Disk{ID: id, Dir: p.mnt(id), Size: info.Size(), users: p.users}, nil
 }
 
-// mountDisk mounts the image of the disk in dir. An image that is attached
-// still, as under a root that outlived its disk's mount, is mounted from the
-// same device: two devices over one image would destroy it.
+// mountDisk mounts the image of the disk in dir, and checks it before when the
+// kernel met errors in it.
 func mountDisk(ctx context.Context, dir string) error {
 	image, mnt := filepath.Join(dir, "disk.img"), filepath.Join(dir, "mnt")
 	mounted, err := isMounted(mnt)
 	if err != nil || mounted {
 		return err
 	}
-	dev, err := loopOf(image)
+	s, err := readSuper(image)
 	if err != nil {
 		return err
 	}
-	if dev != "" {
-		err := mountDevice(dev, mnt, "ext4", diskFlags, diskOptions)
-		if still, _ := loopOf(image); still == dev {
-			return err // of the mount
+	if s.faulty {
+		if err := awaitDetached(ctx, image); err != nil {
+			return busy(err)
 		}
-		// It detached itself in between.
-		if err := unmountAll(mnt, false); err != nil {
+		if err := checkFS(ctx, image); err != nil {
 			return err
 		}
 	}
-	s, err := readSuper(image)
-	if err == nil && s.faulty {
-		err = checkFS(ctx, image)
-	}
-	if err == nil {
-		_, err = mountImage(image, mnt, "ext4", diskFlags, diskOptions)
-	}
-	return err
+	return mountOnce(image, mnt, "ext4", diskFlags, diskOptions)
 }
 
 // Unmount unmounts a disk and frees its loop device. The root on it must be

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -96,22 +95,38 @@ func openLoop(n int) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDWR, 0)
 }
 
-// loopOf returns the device that image is attached to, or "".
+// loopOf returns the device that image is attached to, or "". It compares
+// inodes, because the kernel knows a file on a detached mount by another path.
 func loopOf(image string) (string, error) {
-	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	var st unix.Stat_t
+	if err := unix.Stat(image, &st); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return "", nil
+		}
+		return "", fmt.Errorf("stat %s: %w", image, err)
+	}
+	attached, err := filepath.Glob("/sys/block/loop*/loop")
 	if err != nil {
 		return "", err
 	}
-	for _, f := range files {
-		backing, err := os.ReadFile(f)
-		if err != nil {
-			continue // detached meanwhile
-		}
-		if strings.TrimSuffix(string(backing), "\n") == image {
-			return "/dev/" + strings.Split(f, "/")[3], nil
+	for _, dir := range attached {
+		dev := "/dev/" + filepath.Base(filepath.Dir(dir))
+		info, err := loopStatus(dev)
+		if err == nil && info.Device == st.Dev && info.Inode == st.Ino {
+			return dev, nil
 		}
 	}
 	return "", nil
+}
+
+// loopStatus fails when nothing is attached to dev.
+func loopStatus(dev string) (*unix.LoopInfo64, error) {
+	f, err := os.Open(dev)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return unix.IoctlLoopGetStatus64(int(f.Fd()))
 }
 
 // awaitDetached waits until image is attached nowhere. A device lingers while

@@ -36,6 +36,28 @@ func mountImage(image, dir, fstype string, flags uintptr, options string) (direc
 	return direct, mountDevice(dev.Name(), dir, fstype, flags, options)
 }
 
+// mountOnce is mountImage for an image that may be attached still, as under a
+// root that outlived its disk's mount, or in another mount namespace. It then
+// mounts the same device: two devices over one image would destroy it.
+func mountOnce(image, dir, fstype string, flags uintptr, options string) error {
+	dev, err := loopOf(image)
+	if err != nil {
+		return err
+	}
+	if dev != "" {
+		err := mountDevice(dev, dir, fstype, flags, options)
+		if again, _ := loopOf(image); again == dev {
+			return err // of the mount
+		}
+		// It detached itself in between.
+		if err := unmountAll(dir, false); err != nil {
+			return err
+		}
+	}
+	_, err = mountImage(image, dir, fstype, flags, options)
+	return err
+}
+
 func mountDevice(dev, dir, fstype string, flags uintptr, options string) error {
 	if err := unix.Mount(dev, dir, fstype, flags, options); err != nil {
 		return fmt.Errorf("mount %s on %s: %w", dev, dir, err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -65,7 +66,7 @@ func Open(ctx context.Context, c Config) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockHome(home)
+	lock, err := lockHome(ctx, home)
 	if err != nil {
 		return nil, err
 	}
@@ -110,13 +111,23 @@ func prepareHome(home string) (string, error) {
 	return filepath.EvalSymlinks(home)
 }
 
-// lockHome takes the lock that the kernel gives back when the process dies.
-func lockHome(home string) (*os.File, error) {
+// lockHome takes the lock that the kernel gives back when the process dies. It
+// waits a moment, because a child that a killed process was just starting
+// holds the lock until it runs its own program.
+func lockHome(ctx context.Context, home string) (*os.File, error) {
+	const attempts, pause = 100, 10 * time.Millisecond
 	f, err := os.OpenFile(filepath.Join(home, "pool.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	for range attempts {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || ctx.Err() != nil {
+			break
+		}
+		time.Sleep(pause)
+	}
+	if err != nil {
 		f.Close()
 		return nil, engine.Errorf(engine.KindConflict, "another process has the storage pool open").
 			WithHint("stop the other server, or give this one its own home directory").Wrap(err)
@@ -139,8 +150,10 @@ func (p *Pool) Close() error {
 }
 
 // Destroy closes the pool, unmounts all its disks and the pool itself, and
-// waits until their loop devices are free. The data stays. Roots must be
-// unmounted before; a disk that one still holds is a conflict.
+// waits until their loop devices are free. The data stays. Roots should be
+// unmounted before: what one, or another mount namespace, holds disappears
+// from the host and is a conflict; it ends with its holder, and an Open before
+// that finds it.
 func (p *Pool) Destroy(ctx context.Context) error {
 	if mounted, err := isMounted(p.dir); err != nil || !mounted && p.caps.Kind == "xfs-loop" {
 		return errors.Join(p.Close(), err)
@@ -148,15 +161,13 @@ func (p *Pool) Destroy(ctx context.Context) error {
 	errs := []error{p.Close()}
 	points := p.mountPoints()
 	for _, mnt := range points {
-		errs = append(errs, thawIfMounted(mnt), unmountAll(mnt, false))
+		errs = append(errs, thawIfMounted(mnt), unmountAll(mnt, true))
 	}
 	for _, mnt := range points {
 		errs = append(errs, awaitDetached(ctx, filepath.Join(filepath.Dir(mnt), "disk.img")))
 	}
+	errs = append(errs, closeBacking(ctx, p.home, p.dir))
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("unmount disks: %w", busy(err))
-	}
-	if err := closeBacking(ctx, p.home, p.dir); err != nil {
 		return fmt.Errorf("unmount storage pool: %w", busy(err))
 	}
 	return nil
