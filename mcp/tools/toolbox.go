@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -256,8 +257,21 @@ func (b *box) logs(ctx context.Context, session, command string, offset, limit i
 	return []byte(logs.Output), next, nil
 }
 
+// input sends a line. A command that was spawned this moment may not run yet,
+// which is a conflict that passes; one that comes late is a full pipe.
 func (b *box) input(ctx context.Context, session, command, data string) error {
-	return b.json(ctx, http.MethodPost, sessionPath(session, "command", command, "input"), nil, wire.SessionInput{Data: data}, nil)
+	for began := time.Now(); ; {
+		asked := time.Now()
+		err := b.json(ctx, http.MethodPost, sessionPath(session, "command", command, "input"), nil, wire.SessionInput{Data: data}, nil)
+		if codeOf(err) != string(wire.CodeConflict) || time.Since(asked) > time.Second || time.Since(began) > 3*time.Second {
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // end kills all that runs in a session and forgets it.

@@ -1,0 +1,11 @@
+//go:build !unix
+
+package clients
+
+import (
+	"io/fs"
+	"os"
+)
+
+// keepOwner does nothing: files inherit their owner from the directory.
+func keepOwner(*os.File, fs.FileInfo) {}
