@@ -12,6 +12,7 @@ func options() cli.Options {
 		Version: version,
 		Commands: []*cobra.Command{
 			newServeCommand(),
+			newContainerdCommand(),
 		},
 		Teardown: teardown,
 	}
