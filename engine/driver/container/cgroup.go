@@ -51,7 +51,7 @@ type usage struct {
 func detectHierarchy() hierarchy {
 	var st unix.Statfs_t
 	if err := unix.Statfs(cgroupRoot, &st); err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
-		return cgroup2{}
+		return cgroup2{root: cgroupRoot}
 	}
 	return cgroup1{}
 }

@@ -13,18 +13,18 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 )
 
-// cgroup2 is version 2: one tree for all.
-type cgroup2 struct{}
+// cgroup2 is version 2: one tree for all, mounted at root.
+type cgroup2 struct{ root string }
 
 func (cgroup2) version() int { return 2 }
 
-func (cgroup2) dir(path string) string { return filepath.Join(cgroupRoot, path) }
+func (c cgroup2) dir(path string) string { return filepath.Join(c.root, path) }
 
 func (c cgroup2) dirs(path string) []string { return []string{c.dir(path)} }
 
 // swapAccounted asks any child of the root, because the root has no limits.
-func (cgroup2) swapAccounted() bool {
-	found, _ := filepath.Glob(filepath.Join(cgroupRoot, "*/memory.swap.max"))
+func (c cgroup2) swapAccounted() bool {
+	found, _ := filepath.Glob(filepath.Join(c.root, "*/memory.swap.max"))
 	return len(found) > 0
 }
 
