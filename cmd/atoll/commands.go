@@ -13,6 +13,7 @@ func options() cli.Options {
 		Commands: []*cobra.Command{
 			newServeCommand(),
 			newContainerdCommand(),
+			newMCPCommand(),
 		},
 		Teardown: teardown,
 	}
