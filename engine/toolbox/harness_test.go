@@ -44,6 +44,7 @@ func open(t *testing.T, change ...func(*Config)) *box {
 	b := &box{t: t, dir: filepath.Join(root, "work"), etc: filepath.Join(root, "etc")}
 	write(t, b.etc+"/passwd", "root:x:0:0:root:/root:/bin/bash\ndev:x:41234:41235::"+b.dir+":/bin/bash\n")
 	write(t, b.etc+"/group", "root:x:0:\ndev:x:41235:\nextra:x:41236:dev,root\n")
+	write(t, b.etc+"/shells", "# shells\n/bin/bash\n/no/such/zsh\n")
 	sock, err := os.MkdirTemp("", "tbx")
 	if err != nil {
 		t.Fatal(err)

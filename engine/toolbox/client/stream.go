@@ -213,6 +213,7 @@ func (p *PTY) Copy(ctx context.Context, out io.Writer) (int, error) {
 			return 0, fmt.Errorf("read a terminal: %w", err)
 		}
 		if m != nil && m.Status == "exited" && m.ExitCode != nil {
+			_, _, _ = p.conn.Read(ctx) // answers the close frame, which follows
 			return *m.ExitCode, nil
 		}
 		if _, err := out.Write(b); err != nil {

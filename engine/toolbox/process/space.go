@@ -239,7 +239,7 @@ func executable(path string) error {
 // /etc/shells lists it; else $SHELL, else sh. It is empty when there is none.
 func (s *Space) Shell(env map[string]string) string {
 	listed := map[string]string{}
-	if f, err := os.Open("/etc/shells"); err == nil {
+	if f, err := os.Open(s.Users.shells); err == nil {
 		defer f.Close()
 		for sc := bufio.NewScanner(f); sc.Scan(); {
 			p := strings.TrimSpace(sc.Text())

@@ -136,6 +136,9 @@ func (t *Table) Start(s Spec) (*Child, error) {
 		return c, nil
 	}
 	t.children[pid] = c
+	if !t.reapAll {
+		t.collectLocked(pid, c) // its signal may have come before it was registered
+	}
 	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(childOOMScore), 0)
 	return c, nil
 }

@@ -35,7 +35,7 @@ func (u User) Credential() *syscall.Credential {
 // Users reads the account files of the sandbox. They are read again when they
 // change, because images and users install packages that add accounts.
 type Users struct {
-	passwd, group string
+	passwd, group, shells string
 
 	mu       sync.Mutex
 	seen     [2]time.Time
@@ -49,9 +49,9 @@ type groupEntry struct {
 	members []string
 }
 
-// NewUsers reads passwd and group in dir, usually /etc.
+// NewUsers reads passwd, group and shells in dir, usually /etc.
 func NewUsers(dir string) *Users {
-	return &Users{passwd: dir + "/passwd", group: dir + "/group"}
+	return &Users{passwd: dir + "/passwd", group: dir + "/group", shells: dir + "/shells"}
 }
 
 // Lookup finds a user given as a name, a uid or uid:gid (either part may be a
