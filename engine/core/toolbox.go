@@ -58,11 +58,15 @@ func (t *toolbox) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// streamExec is the one internal path that callers may use: a command with
+// live streams, as any exec.
+const streamExec = "/internal/exec"
+
 // internal tells whether a path leads to the toolbox's own business, also
 // when it is written in a roundabout way.
 func internal(p string) bool {
 	p = path.Clean("/" + p)
-	return p == "/internal" || strings.HasPrefix(p, "/internal/")
+	return p == "/internal" || strings.HasPrefix(p, "/internal/") && p != streamExec
 }
 
 // closeBody keeps the promise of a RoundTripper that fails.
