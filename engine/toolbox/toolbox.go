@@ -255,7 +255,9 @@ func (t *Toolbox) endAll(ctx context.Context) {
 		return
 	}
 	for _, c := range t.table.Children() {
-		_ = c.Signal(unix.SIGHUP) // interactive shells ignore SIGTERM
+		if c.TTY() {
+			_ = c.Signal(unix.SIGHUP) // interactive shells ignore SIGTERM
+		}
 	}
 	_ = unix.Kill(-1, unix.SIGTERM)
 	_ = unix.Kill(-1, unix.SIGCONT)

@@ -37,7 +37,9 @@ func (c *Child) Kill() {
 // Terminate sends SIGTERM to everything that Kill would end, and kills what is
 // left when ctx ends or grace has passed.
 func (c *Child) Terminate(ctx context.Context, grace time.Duration) {
-	c.SignalTree(syscall.SIGHUP) // interactive shells ignore SIGTERM
+	if c.tty {
+		c.SignalTree(syscall.SIGHUP) // interactive shells ignore SIGTERM
+	}
 	c.SignalTree(syscall.SIGTERM)
 	t := time.NewTimer(grace)
 	defer t.Stop()

@@ -50,6 +50,7 @@ type Exit struct {
 type Child struct {
 	PID   int
 	table *Table
+	tty   bool
 	done  chan struct{}
 	exit  Exit // valid once done is closed
 }
@@ -129,7 +130,7 @@ func (t *Table) Start(s Spec) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Child{PID: pid, table: t, done: make(chan struct{})}
+	c := &Child{PID: pid, table: t, tty: s.TTY, done: make(chan struct{})}
 	if ws, ok := t.early[pid]; ok {
 		delete(t.early, pid)
 		c.finishLocked(ws)
@@ -200,6 +201,9 @@ func (c *Child) finishLocked(ws syscall.WaitStatus) {
 	delete(c.table.children, c.PID)
 	close(c.done)
 }
+
+// TTY tells whether the process has a terminal.
+func (c *Child) TTY() bool { return c.tty }
 
 // Done is closed when the process has ended.
 func (c *Child) Done() <-chan struct{} { return c.done }

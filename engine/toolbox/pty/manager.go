@@ -31,7 +31,6 @@ type Manager struct {
 	mu    sync.Mutex
 	named map[string]*Session
 	order []string
-	wg    sync.WaitGroup
 }
 
 // Session is a named terminal. It starts its shell at once or with its first
@@ -192,7 +191,6 @@ func (m *Manager) Close(ctx context.Context) {
 		})
 	}
 	wg.Wait()
-	m.wg.Wait()
 }
 
 // terminal returns the running terminal and starts it when need be.
@@ -205,7 +203,7 @@ func (s *Session) terminal() (*Terminal, error) {
 	if s.killed {
 		return nil, gone()
 	}
-	t, err := Start(s.m.runner, process.Command{Login: true, Cwd: s.info.Cwd, Env: s.info.Envs}, s.info.Cols, s.info.Rows)
+	t, err := start(s.m.runner, process.Command{Login: true, Cwd: s.info.Cwd, Env: s.info.Envs}, s.info.Cols, s.info.Rows, s.ended)
 	var failed *process.StartError
 	if errors.As(err, &failed) {
 		return nil, wire.BadRequest("cannot start the shell: %s", failed.Reason)
@@ -215,14 +213,15 @@ func (s *Session) terminal() (*Terminal, error) {
 	}
 	s.term = t
 	s.info.Active = true
-	s.m.wg.Go(func() {
-		<-t.Done()
-		s.mu.Lock()
-		s.info.Active = false
-		s.mu.Unlock()
-		s.m.remove(s)
-	})
 	return t, nil
+}
+
+// ended forgets the terminal.
+func (s *Session) ended() {
+	s.mu.Lock()
+	s.info.Active = false
+	s.mu.Unlock()
+	s.m.remove(s)
 }
 
 // Attach starts the shell if need be and adds a client.

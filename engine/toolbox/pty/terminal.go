@@ -48,6 +48,11 @@ type Client struct {
 
 // Start runs c on a new terminal.
 func Start(r *process.Runner, c process.Command, cols, rows int) (*Terminal, error) {
+	return start(r, c, cols, rows, func() {})
+}
+
+// start also calls ended, before any client learns of the end.
+func start(r *process.Runner, c process.Command, cols, rows int, ended func()) (*Terminal, error) {
 	env := map[string]string{"TERM": "xterm-256color"}
 	for k, v := range c.Env {
 		env[k] = v
@@ -79,13 +84,13 @@ func Start(r *process.Runner, c process.Command, cols, rows int) (*Terminal, err
 		return nil, err
 	}
 	t := &Terminal{master: master, child: child, done: make(chan struct{}), clients: map[*Client]struct{}{}}
-	go t.pump()
+	go t.pump(ended)
 	return t, nil
 }
 
 // pump hands out output until the terminal is hung up, which the kernel does
 // when its process ends.
-func (t *Terminal) pump() {
+func (t *Terminal) pump(ended func()) {
 	defer close(t.done)
 	go func() { // a daemon in another session may hold the terminal open
 		<-t.child.Done()
@@ -102,6 +107,7 @@ func (t *Terminal) pump() {
 		}
 	}
 	<-t.child.Done()
+	ended()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true

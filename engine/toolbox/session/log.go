@@ -80,13 +80,24 @@ func (l *Log) trimLocked() {
 		return
 	}
 	const block = 4096
+	from := l.base / block * block
 	base := (l.size - keep) / block * block
-	err := unix.Fallocate(int(l.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, l.base, base-l.base)
+	err := unix.Fallocate(int(l.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, base-from)
 	if err == nil {
-		l.base = base
+		l.base = l.firstMarker(base)
 	} else if l.size > 4*keep {
 		l.failed = true
 	}
+}
+
+// firstMarker finds where the log can be read from once all before at is gone.
+func (l *Log) firstMarker(at int64) int64 {
+	b := make([]byte, 2*remark)
+	n, _ := l.f.ReadAt(b, at)
+	if i, _ := nextMarker(b[:n]); i >= 0 {
+		return at + int64(i)
+	}
+	return at
 }
 
 func (l *Log) wakeLocked() {

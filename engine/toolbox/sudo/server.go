@@ -100,6 +100,10 @@ func (s *Server) serve(c *net.UnixConn) {
 	caller, err := peer(c)
 	if err != nil || !s.allowed(caller) {
 		s.log.Info("sudo refused", "uid", caller.Uid, "err", err)
+		_, _ = c.Write(encode(message{Error: "this user may not use sudo"}))
+		_ = c.CloseWrite()
+		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		_, _ = io.Copy(io.Discard, c) // an unread request would reset the connection before the answer is read
 		return
 	}
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
