@@ -65,7 +65,7 @@ func (c *Core) Settle(ctx context.Context, row Row, f Fact) error {
 		return err
 	}
 	defer end()
-	return c.move(ctx, sb, f.State, func(r *store.Sandbox) {
+	err = c.move(ctx, sb, f.State, func(r *store.Sandbox) {
 		r.Error, r.Recoverable = f.Error, f.Recoverable
 		if f.Resources != nil {
 			r.Resources = *f.Resources
@@ -80,6 +80,10 @@ func (c *Core) Settle(ctx context.Context, row Row, f Fact) error {
 			}
 		}
 	})
+	if err != nil || sb.ForkDisk == "" {
+		return err
+	}
+	return c.dropForkDisk(ctx, sb)
 }
 
 // Forget removes a sandbox whose create was never answered.
