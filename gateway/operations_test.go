@@ -118,8 +118,20 @@ in particular, "public" no key at all, "admin" an administrator's.
 `, built, len(api.Operations()), wire.CodeNotBuilt)
 	table(&b, "Operations of the contract", api.Operations())
 	table(&b, "Our own", api.Extensions())
+	b.WriteString(toolboxPage)
 	return b.String()
 }
+
+const toolboxPage = `## The toolbox
+
+` + "`/toolbox/{idOrName}/…`" + ` and the older ` + "`/api/toolbox/{idOrName}/toolbox/…`" + ` are forwarded to the toolbox in
+the sandbox, with any key. Paths below ` + "`/internal/`" + ` are refused, except the streaming exec of
+the command line: the WebSocket ` + "`/toolbox/{idOrName}/internal/exec`" + `. Its first message is
+text, a JSON object with ` + "`command` or `argv`, `cwd`, `env`, `user`, `tty`, `cols` and `rows`" + `. All
+others are binary, with a first byte for the channel: 0 stdin, 1 stdout, 2
+stderr, 3 control. Control messages are JSON: ` + "`resize`, `signal` and `eof`" + ` from the client,
+` + "`exit` with `exitCode`, or `error`" + ` from the toolbox.
+`
 
 func table(b *strings.Builder, title string, ops []api.Operation) {
 	fmt.Fprintf(b, "## %s\n\n| operation | status | access |\n| --- | --- | --- |\n", title)

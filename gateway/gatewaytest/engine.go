@@ -5,6 +5,7 @@ package gatewaytest
 
 import (
 	"context"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -44,14 +45,17 @@ type Engine struct {
 }
 
 // New returns an engine with the snapshot atoll-small. It ends with the test.
-func New(tb testing.TB) *Engine {
+func New(tb testing.TB) *Engine { return NewWith(tb, newToolbox(tb)) }
+
+// NewWith returns an engine whose sandboxes all have this toolbox.
+func NewWith(tb testing.TB, toolbox http.Handler) *Engine {
 	e := &Engine{
 		tb:        tb,
 		Timing:    []engine.Stage{{Name: "claim", Start: time.Millisecond, Took: 2 * time.Millisecond}, {Name: "identity", Start: 3 * time.Millisecond, Took: 500 * time.Microsecond}},
 		sandboxes: map[string]*engine.Sandbox{},
 		snapshots: map[string]*engine.Snapshot{},
 	}
-	e.toolbox = httptest.NewServer(newToolbox(tb))
+	e.toolbox = httptest.NewServer(toolbox)
 	tb.Cleanup(e.toolbox.Close)
 	e.AddSnapshot(engine.Snapshot{
 		ID: uuid.NewString(), Name: "atoll-small", General: true, State: engine.SnapshotActive, Image: "atoll:default",
