@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -340,8 +341,8 @@ func (c *Core) PrepareDefaults(ctx context.Context) error {
 		}
 	}
 	var failed error
-	for ref, of := range images {
-		failed = errors.Join(failed, c.prepare(ctx, ref, of))
+	for _, ref := range slices.Sorted(maps.Keys(images)) {
+		failed = errors.Join(failed, c.prepare(ctx, ref, images[ref]))
 	}
 	return public(failed)
 }

@@ -68,7 +68,7 @@ func checkCreate(req engine.CreateSandbox) error {
 
 func checkOrganization(id string) error {
 	if id == "" {
-		return invalid("organization is empty")
+		return invalid("organization is empty").WithHint("name the organization the sandbox belongs to")
 	}
 	return nil
 }
