@@ -94,3 +94,6 @@ func (b *Toolbox) Sessions() []string {
 	}
 	return ids
 }
+
+// Handler serves the toolbox's API.
+func (b *Toolbox) Handler() http.Handler { return b.toolbox.Handler() }

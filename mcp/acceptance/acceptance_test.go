@@ -1,0 +1,252 @@
+package acceptance
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/gateway"
+	"github.com/atoll-sh/atoll/gateway/gatewaytest"
+	"github.com/atoll-sh/atoll/mcp"
+	"github.com/atoll-sh/atoll/mcp/mcptest"
+)
+
+// published are the programs, with the Node they need.
+var published = []string{
+	"node@24.21.0",
+	"@modelcontextprotocol/inspector@2.12.0",
+	"@anthropic-ai/claude-code@2.1.330",
+}
+
+// install returns the directory with the published programs.
+func install(t *testing.T) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = "/var/cache"
+	}
+	dir := filepath.Join(cache, "atoll-acceptance", strings.NewReplacer("/", "_", "@", "_").Replace(strings.Join(published, "+")))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	done := filepath.Join(dir, "installed")
+	if _, err := os.Stat(done); err == nil {
+		return dir
+	}
+	if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"private":true}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "npm", append([]string{"install", "--no-audit", "--no-fund"}, published...)...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("npm install: %v\n%s", err, out)
+	}
+	if err := os.WriteFile(done, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// world is a server with one toolbox, the atoll binary, and a user whose agent
+// is to use them.
+type world struct {
+	t     *testing.T
+	npm   string
+	atoll string
+	home  string
+	url   string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, npm: install(t), home: t.TempDir(), atoll: filepath.Join(t.TempDir(), "atoll")}
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", w.atoll, "github.com/atoll-sh/atoll/cmd/atoll")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	box := mcptest.NewToolbox(t)
+	t.Cleanup(box.Close)
+	e := gatewaytest.NewWith(t, box.Handler())
+	agents, err := mcp.New(
+		mcp.Backend{Sandboxes: e, Snapshots: e.Snapshots(), Toolboxes: e, Inspector: e},
+		mcp.Options{Version: "test", Log: slog.New(slog.DiscardHandler), Principal: func(r *http.Request) (engine.Principal, bool) {
+			p, err := e.Authenticate(r.Context(), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+			return p, err == nil
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.url = gatewaytest.Serve(t, e, func(c *gateway.Config) { c.MCP = agents.Handler() }).URL()
+	t.Cleanup(func() { agents.Close() })
+	secret := filepath.Join(w.home, ".config", "atoll", "credentials.json")
+	if err := os.MkdirAll(filepath.Dir(secret), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	content := fmt.Sprintf(`{"url":%q,"apiKey":%q}`, w.url, gatewaytest.AdminKey)
+	if err := os.WriteFile(secret, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// run runs a program as the user and returns what it printed and its exit code.
+func (w *world) run(name string, args ...string) (stdout, all string, code int) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 3*time.Minute)
+	defer cancel()
+	if installed := filepath.Join(w.npm, "node_modules", ".bin", name); !filepath.IsAbs(name) {
+		if _, err := os.Stat(installed); err == nil {
+			name = installed
+		}
+	}
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = w.home
+	cmd.Env = []string{
+		"HOME=" + w.home, "MCP_INSPECTOR_SECRET_STORE=memory", "DISABLE_AUTOUPDATER=1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
+		"PATH=" + filepath.Join(w.npm, "node_modules", "node", "bin") + ":" + filepath.Join(w.npm, "node_modules", ".bin") + ":" + os.Getenv("PATH"),
+	}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		w.t.Fatalf("%s %v: %v", name, args, err)
+	}
+	return out.String(), out.String() + errs.String(), cmd.ProcessState.ExitCode()
+}
+
+func (w *world) inspector(args ...string) (stdout, all string, code int) {
+	return w.run("mcp-inspector", append([]string{"--cli"}, append(args, "-q")...)...)
+}
+
+func TestInspector(t *testing.T) {
+	w := newWorld(t)
+	over := map[string][]string{
+		"stdio":       {w.atoll, "mcp", "--url", w.url, "-e", "HOME=" + w.home},
+		"http":        {w.url + "/mcp", "--transport", "http", "--header", "Authorization: Bearer " + gatewaytest.AdminKey, "--stored-auth-only"},
+		"http modern": {w.url + "/mcp", "--transport", "http", "--protocol-era", "modern", "--header", "Authorization: Bearer " + gatewaytest.AdminKey, "--stored-auth-only"},
+	}
+	for name, target := range over {
+		t.Run(name, func(t *testing.T) {
+			w := *w
+			w.t = t
+			out, all, code := w.inspector(append(target, "--method", "tools/list", "--strict", "--format", "json")...)
+			if code != 0 || strings.Count(out, `"inputSchema"`) != 13 {
+				t.Fatalf("tools/list --strict: exit %d\n%s", code, all)
+			}
+			call := func(tool, args string) string {
+				t.Helper()
+				out, all, code := w.inspector(append(target, "--method", "tools/call", "--tool-name", tool, "--tool-args-json", args, "--format", "json")...)
+				if code != 0 {
+					t.Fatalf("%s: exit %d\n%s", tool, code, all)
+				}
+				return text(t, out)
+			}
+			box := strings.ReplaceAll(name, " ", "-")
+			call("sandbox_create", fmt.Sprintf(`{"name":%q}`, box))
+			if got := call("sandbox_exec", fmt.Sprintf(`{"id":%q,"command":"echo $((6*7)); exit 3"}`, box)); !strings.HasPrefix(got, "exit 3 · ") || !strings.HasSuffix(got, "\n42") {
+				t.Errorf("exec: %q, want exit 3 and 42", got)
+			}
+			_, all, code = w.inspector(append(target, "--method", "tools/call", "--tool-name", "sandbox_exec", "--tool-args-json", `{"id":"nope","command":"true"}`, "--format", "json")...)
+			if code != 5 {
+				t.Errorf("an unknown sandbox: exit %d, want 5 for a tool error\n%s", code, all)
+			}
+		})
+	}
+}
+
+// text finds the first text of a tool result, wherever the program puts the
+// result in its answer.
+func text(t *testing.T, out string) string {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		t.Fatalf("not JSON: %v\n%s", err, out)
+	}
+	var find func(v any) (string, bool)
+	find = func(v any) (string, bool) {
+		switch v := v.(type) {
+		case map[string]any:
+			if s, ok := v["text"].(string); ok {
+				return s, true
+			}
+			for _, e := range v {
+				if s, ok := find(e); ok {
+					return s, true
+				}
+			}
+		case []any:
+			for _, e := range v {
+				if s, ok := find(e); ok {
+					return s, true
+				}
+			}
+		}
+		return "", false
+	}
+	s, ok := find(v)
+	if !ok {
+		t.Fatalf("no text in %s", out)
+	}
+	return s
+}
+
+func TestClaudeCode(t *testing.T) {
+	w := newWorld(t)
+	for _, transport := range []string{"stdio", "http"} {
+		t.Run(transport, func(t *testing.T) {
+			w := *w
+			w.t = t
+			t.Setenv("ATOLL_API_KEY", "")
+			_, all, code := w.run(w.atoll, "mcp", "init", "claude-code", "--url", w.url, "--transport", transport)
+			if code != 0 {
+				t.Fatalf("init: exit %d\n%s", code, all)
+			}
+			run := w.run
+			if transport == "http" { // the file names the variable
+				run = func(name string, args ...string) (string, string, int) {
+					return w.run("env", append([]string{"ATOLL_API_KEY=" + gatewaytest.AdminKey, name}, args...)...)
+				}
+			}
+			_, all, code = run("claude", "mcp", "list")
+			if code != 0 || !strings.Contains(all, "atoll") || !strings.Contains(all, "Connected") {
+				t.Errorf("claude mcp list: exit %d\n%s", code, all)
+			}
+			t.Logf("%s", all)
+			if _, all, code = w.run(w.atoll, "mcp", "init", "claude-code", "--remove"); code != 0 {
+				t.Fatalf("remove: exit %d\n%s", code, all)
+			}
+			if _, all, _ = w.run("claude", "mcp", "list"); strings.Contains(all, "atoll") {
+				t.Errorf("still listed after removal:\n%s", all)
+			}
+		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	w := newWorld(t)
+	out, all, code := w.run(w.atoll, "mcp", "init", "cursor", "--url", w.url, "--check")
+	if code != 0 || !strings.Contains(out, "connected, 13 tools") {
+		t.Errorf("init --check: exit %d\n%s", code, all)
+	}
+}
