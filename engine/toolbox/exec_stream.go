@@ -25,6 +25,8 @@ type execStream struct {
 	conn *websocket.Conn
 	ctx  context.Context //nolint:containedctx // lives as long as the call
 
+	oom process.OOMMark // from before the command
+
 	mu sync.Mutex // one message at a time
 }
 
@@ -37,7 +39,7 @@ func (t *Toolbox) streamExec(w http.ResponseWriter, r *http.Request) error {
 	conn.SetReadLimit(2 * process.MaxCommand) // for the first message
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	x := &execStream{conn: conn, ctx: ctx}
+	x := &execStream{conn: conn, ctx: ctx, oom: process.MarkOOM()}
 	q, err := x.start()
 	if err != nil {
 		x.fail(err)
@@ -112,7 +114,7 @@ func (x *execStream) fail(err error) {
 }
 
 func (x *execStream) exit(e process.Exit) {
-	m := wire.ExecControl{Type: "exit", ExitCode: e.Code}
+	m := wire.ExecControl{Type: "exit", ExitCode: e.Code, OOMKilled: x.oom.Killed(e.Code)}
 	if e.Signal != 0 {
 		m.Signal = unix.SignalName(e.Signal)
 	}

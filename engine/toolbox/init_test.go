@@ -43,6 +43,7 @@ func openInit(t *testing.T, env ...string) (*box, *exec.Cmd) {
 	}
 	t.Cleanup(func() { os.RemoveAll(sock) })
 	script := `set -e
+if [ -n "$CGROUP_PROCS" ]; then echo $$ >"$CGROUP_PROCS"; mount --bind "$CGROUP" "$CGROUP_AT"; fi
 mount -t tmpfs tmpfs /run
 mount --bind ` + b.etc + ` /etc
 mkdir -p ` + root + `/local/bin && mount --bind ` + root + `/local /usr/local
@@ -173,9 +174,14 @@ func TestAsInit(t *testing.T) {
 
 	t.Run("SIGTERM", func(t *testing.T) {
 		b.session("s")
-		if _, err := b.Exec(ctx, "s", wire.SessionExecute{Command: "trap 'echo bye >" + b.dir + "/bye; exit' TERM; echo up; while :; do sleep 0.05; done", RunAsync: true}); err != nil {
+		c, err := b.Exec(ctx, "s", wire.SessionExecute{Command: "trap 'echo bye >" + b.dir + "/bye; exit' TERM; echo up; while :; do sleep 0.05; done", RunAsync: true})
+		if err != nil {
 			t.Fatal(err)
 		}
+		eventually(t, "the trap to be set", func() bool {
+			l, _, err := b.Logs(ctx, "s", c.CmdID, 0, 0)
+			return err == nil && l.Stdout == "up\n"
+		})
 		b.run("setsid sleep 300 & true")
 		began := time.Now()
 		if err := syscall.Kill(childOf(t, cmd.Process.Pid), syscall.SIGTERM); err != nil {
@@ -295,5 +301,35 @@ func TestProxyWebSocket(t *testing.T) {
 	}
 	if _, m, err := c.Read(t.Context()); err != nil || string(m) != "echo hi" {
 		t.Errorf("got %q, %v", m, err)
+	}
+}
+
+// TestOOMKilled runs into the memory limit of a cgroup and is told so. Where
+// the machine has no memory cgroup at the place a sandbox sees, the mount
+// namespace puts one there.
+func TestOOMKilled(t *testing.T) {
+	v1, v2 := "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
+	name := filepath.Base(t.TempDir()) + strconv.Itoa(os.Getpid())
+	group, limit := v1+"/tbx-"+name, "memory.limit_in_bytes"
+	at := v1
+	if _, err := os.Stat(v1); err != nil {
+		group, limit, at = v2+"/tbx-"+name, "memory.max", v2
+	}
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		eventually(t, "the cgroup to empty", func() bool { return os.Remove(group) == nil })
+	})
+	write(t, group+"/"+limit, "67108864")
+	_ = os.WriteFile(group+"/memory.swap.max", []byte("0"), 0)
+	b, _ := openInit(t, "CGROUP_PROCS="+group+"/cgroup.procs", "CGROUP="+group, "CGROUP_AT="+at)
+	got, err := b.Execute(t.Context(), wire.ExecuteRequest{Command: "/usr/bin/python3 -c 'x = bytearray(200 << 20)'; exit $?"})
+	if err != nil || got.ExitCode != 137 || !got.OOMKilled {
+		t.Errorf("got %+v, %v, want 137 and killed for memory", got, err)
+	}
+	got, err = b.Execute(t.Context(), wire.ExecuteRequest{Command: "kill -9 $$"})
+	if err != nil || got.ExitCode != 137 || got.OOMKilled {
+		t.Errorf("got %+v, %v, want 137 for another reason", got, err)
 	}
 }

@@ -73,7 +73,7 @@ type Input struct {
 // itself live on.
 func (r *Runner) Run(ctx context.Context, c Command, in Input) (wire.ExecuteResponse, error) {
 	began := time.Now()
-	kills := oomKills()
+	mark := MarkOOM()
 	p, err := r.Start(c, in.Stdin != "", in.Split)
 	var failed *StartError
 	if errors.As(err, &failed) {
@@ -87,7 +87,7 @@ func (r *Runner) Run(ctx context.Context, c Command, in Input) (wire.ExecuteResp
 	res := out()
 	res.TimedOut = timedOut
 	res.ExitCode = p.child.Exit().Code
-	res.OOMKilled = res.ExitCode == 137 && kills >= 0 && oomKills() > kills
+	res.OOMKilled = mark.Killed(res.ExitCode)
 	res.DurationMs = time.Since(began).Milliseconds()
 	return res, ctx.Err()
 }
