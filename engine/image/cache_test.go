@@ -27,6 +27,7 @@ func smallRecipe() recipe {
 
 // TestBuild builds for real, twice at the same time.
 func TestBuild(t *testing.T) {
+	t.Parallel()
 	before := hostState(t)
 	c := cache{dir: t.TempDir()}
 	r := smallRecipe()
@@ -74,6 +75,7 @@ func TestBuild(t *testing.T) {
 }
 
 func TestCanceledBuildLeavesNothing(t *testing.T) {
+	t.Parallel()
 	before := hostState(t)
 	c := cache{dir: t.TempDir()}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -93,6 +95,7 @@ func TestCanceledBuildLeavesNothing(t *testing.T) {
 }
 
 func TestFailedBuilds(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		change func(*recipe)
 		want   engine.Kind
@@ -144,6 +147,7 @@ func TestCacheOfACrashedBuild(t *testing.T) {
 
 // TestDamagedCacheIsBuiltAnew changes a byte, which only the digest tells.
 func TestDamagedCacheIsBuiltAnew(t *testing.T) {
+	t.Parallel()
 	s := startContainerd(t).open("")
 	r := smallRecipe()
 	c := cache{dir: filepath.Join(s.config.Cache, "images")}

@@ -17,6 +17,7 @@ import (
 // TestDefaultImage builds the image for real, or takes it from the cache of
 // this host, and uses what is in it.
 func TestDefaultImage(t *testing.T) {
+	t.Parallel()
 	s := startContainerd(t).open(DefaultCache)
 	var lines []string
 	got, err := s.Ensure(t.Context(), engine.EnsureImage{Ref: DefaultRef}, func(l string) { lines = append(lines, l) })
