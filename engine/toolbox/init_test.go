@@ -107,7 +107,7 @@ func TestAsInit(t *testing.T) {
 		if got := b.run("env | grep -c ATOLL_; true"); got != "0\n" {
 			t.Errorf("got %s variables of the toolbox's own", got)
 		}
-		if got := b.run("echo $FROM_IMAGE $HOME; cat /proc/self/oom_score_adj; cat /proc/1/comm"); got != "1 "+b.dir+"\n500\natoll-toolbox\n" {
+		if got := b.run("echo $FROM_IMAGE $HOME; sleep 0.2; cat /proc/self/oom_score_adj; cat /proc/1/comm"); got != "1 "+b.dir+"\n500\natoll-toolbox\n" {
 			t.Errorf("got %q", got)
 		}
 	})

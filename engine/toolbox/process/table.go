@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -140,8 +141,20 @@ func (t *Table) Start(s Spec) (*Child, error) {
 	if !t.reapAll {
 		t.collectLocked(pid, c) // its signal may have come before it was registered
 	}
-	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(childOOMScore), 0)
+	offer(strconv.Itoa(pid))
 	return c, nil
+}
+
+// offer makes the kernel prefer a process when memory runs out. Descendants
+// inherit that, but the process runs already and may have forked before.
+func offer(pid string) {
+	if os.WriteFile("/proc/"+pid+"/oom_score_adj", []byte(childOOMScore), 0) != nil {
+		return
+	}
+	b, _ := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+	for child := range strings.FieldsSeq(string(b)) {
+		offer(child)
+	}
 }
 
 func (t *Table) forgetEarlyLocked() {
