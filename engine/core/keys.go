@@ -133,6 +133,9 @@ func (k Keys) EnsureAdmin(ctx context.Context, secret string) error {
 		return invalid("the admin API key has %d characters", len(secret)).WithHint("use at least 16, or leave ATOLL_API_KEY out to have one made")
 	}
 	now := k.Now().UTC()
+	if old, err := k.Store.KeyBySecret(ctx, secret); err == nil && old.Admin && old.OrganizationID == engine.DefaultOrganization {
+		return nil // the same as at the last start, and so is its id
+	}
 	if err := k.Store.EnsureOrganization(ctx, engine.DefaultOrganization, "Default", now); err != nil {
 		return public(err)
 	}
