@@ -16,5 +16,6 @@ func options() cli.Options {
 			newMCPCommand(),
 		},
 		Teardown: teardown,
+		Doctor:   examine,
 	}
 }

@@ -83,7 +83,9 @@ func TestMachineWarmClaimBindsLate(t *testing.T) {
 	m := newMachine(t, "--pool-size", "1")
 	eventually(t, "pool", 20*time.Second, true, func() bool {
 		_, b, _ := m.call("GET", "/metrics", nil)
-		return strings.Contains(string(b), "atoll_pool_ready") && strings.Contains(string(b), "} 1\n")
+		_, rest, ok := strings.Cut(string(b), "\natoll_pool_ready{")
+		line, _, _ := strings.Cut(rest, "\n")
+		return ok && strings.HasSuffix(line, "} 1")
 	})
 	sb := m.create(map[string]any{"name": "late", "env": map[string]string{"A": "b c"}, "labels": map[string]string{"k": "v"}})
 	if !sb.Warm {
@@ -118,7 +120,7 @@ func TestMachineSnapshotAndFork(t *testing.T) {
 	c := m.create(map[string]any{"name": "c", "snapshot": "snap"})
 	m.sh(a.ID, "echo three > /home/daytona/f")
 	for id, want := range map[string]string{a.ID: "three", fork.ID: "two", c.ID: "one"} {
-		if _, out := m.sh(id, "cat /home/daytona/f; touch /home/daytona/mine && stat -c %U /home/daytona/f"); strings.TrimSpace(out) != want+"\ndaytona" {
+		if _, out := m.sh(id, "cat /home/daytona/f; touch /home/daytona/mine && stat -c %U /home/daytona/f"); strings.TrimSpace(out) != want+"\natoll" {
 			t.Errorf("sandbox %s has %q; want %s", id, out, want)
 		}
 	}

@@ -259,6 +259,9 @@ type apiSandbox struct {
 
 func (m *machine) create(body map[string]any) apiSandbox {
 	m.t.Helper()
+	if body == nil {
+		body = map[string]any{}
+	}
 	var sb apiSandbox
 	m.must("POST", "/api/sandbox", body, &sb)
 	return sb

@@ -13,7 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/config"
+	"github.com/atoll-sh/atoll/engine/probe"
 )
 
 // newServeCommand is `atoll serve`.
@@ -93,7 +95,9 @@ const shutdownGrace = 10 * time.Second
 
 // serve runs a server until ctx ends. Sandboxes are left running.
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	s, err := openServer(ctx, cfg, log)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	s, err := openServer(ctx, cfg, log, end)
 	if err != nil {
 		return err
 	}
@@ -103,6 +107,15 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
 	return s.close(closeCtx)
+}
+
+// examine is `atoll doctor` on a host where no server answers.
+func examine(ctx context.Context) (engine.Report, error) {
+	cfg, err := config.Load("", os.Environ())
+	if err != nil {
+		return engine.Report{}, err
+	}
+	return probe.Host(ctx, probe.Options{Home: cfg.Home, Runtime: cfg.Runtime}), nil
 }
 
 // teardown is `atoll down` after the server's process has ended: it opens the

@@ -38,11 +38,13 @@ type server struct {
 	core    *core.Core
 	bus     *cluster.Cluster
 	closers []func(context.Context) error
+	end     func()
 }
 
-// openServer opens everything. When it returns, the API answers.
-func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (*server, error) {
-	s := &server{cfg: cfg, log: log}
+// openServer opens everything. When it returns, the API answers. An
+// administrator's call for shutdown calls end.
+func openServer(ctx context.Context, cfg config.Config, log *slog.Logger, end func()) (*server, error) {
+	s := &server{cfg: cfg, log: log, end: end}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.close(context.WithoutCancel(ctx)))
 	}
@@ -190,7 +192,7 @@ func (s *server) openGateway(ctx context.Context) error {
 	front, err := gateway.Open(ctx, gateway.Config{
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
 		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), MCP: agents.Handler(),
-		Metrics: s.metrics(), Log: s.log, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
+		Metrics: s.metrics(), Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
 	})
 	if err != nil {
 		return err
