@@ -11,15 +11,30 @@ import (
 // explain turns an error into a result. What engine errors hide stays hidden.
 func explain(err error, a Args) Result {
 	e := engine.AsError(err)
-	text := strings.TrimSuffix(e.Message, ".") + "."
+	text := sentence(e.Message)
 	if hint := nextCall(e, a); hint != "" {
-		text += " " + strings.TrimSuffix(hint, ".") + "."
+		text += " " + sentence(hint)
 	}
 	return Result{
-		Text:    strings.ToUpper(text[:1]) + text[1:],
+		Text:    sentence(text),
 		IsError: true,
 		Meta:    map[string]any{metaError: map[string]any{"kind": string(e.Kind), "code": e.Code}},
 	}
+}
+
+// sentence begins with a capital letter, unless with the name of a tool, and
+// ends with a stop.
+func sentence(s string) string {
+	if s == "" {
+		return "Failed."
+	}
+	if last := s[len(s)-1]; last != '.' && last != '?' && last != '!' {
+		s += "."
+	}
+	if first, _, _ := strings.Cut(s, " "); strings.Contains(first, "_") {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
 }
 
 // nextCall is what a model should do next: the error's own hint, or the usual
@@ -50,7 +65,7 @@ func join(a, b string) string {
 	if a == "" {
 		return b
 	}
-	return strings.TrimSuffix(a, ".") + ". " + b
+	return sentence(a) + " " + b
 }
 
 // codeArgument marks errors of the tools themselves, whose hint is complete.

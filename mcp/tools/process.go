@@ -96,9 +96,12 @@ func (k *kit) wait(ctx context.Context, a Args, b *box, process, command string,
 	case err != nil:
 		return Result{}, err
 	}
-	code, err := b.exitCode(ctx, process, command)
-	if err != nil {
+	code, known, err := b.exitCode(ctx, process, command)
+	switch {
+	case err != nil:
 		return Result{}, err
+	case !known:
+		return stillRunning(a, process, time.Since(began), &out), nil
 	}
 	r := finished(a, process, code, time.Since(began), &out)
 	if !out.cut() {
@@ -202,20 +205,21 @@ func shellQuote(s string) string {
 }
 
 // exitCode waits the moment between the end of the output and the end of the
-// command.
-func (b *box) exitCode(ctx context.Context, process, command string) (int, error) {
+// command. It reports false when that takes more than a few seconds.
+func (b *box) exitCode(ctx context.Context, process, command string) (code int, known bool, err error) {
+	deadline := time.Now().Add(5 * time.Second)
 	for pause := time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
 		c, err := b.command(ctx, process, command)
-		if err != nil {
-			return 0, err
+		if err != nil || c.ExitCode == nil && time.Now().After(deadline) {
+			return 0, false, err
 		}
 		if c.ExitCode != nil {
-			return *c.ExitCode, nil
+			return *c.ExitCode, true, nil
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return 0, false, ctx.Err()
 		}
 	}
 }
