@@ -67,6 +67,18 @@ func (in *instance) setPhase(p phase, sync bool) error {
 	return in.save(sync)
 }
 
+// ready marks the instance as whole. The record need not reach the disk at
+// once: after a crash of the host nothing runs anyway.
+func (in *instance) ready(recorded bool) error {
+	if recorded {
+		return in.setPhase(phaseStarted, false)
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.rec.Phase = phaseStarted
+	return nil
+}
+
 func (in *instance) handle() driver.Handle {
 	in.mu.Lock()
 	defer in.mu.Unlock()

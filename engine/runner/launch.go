@@ -75,10 +75,13 @@ func (r *Runner) make(ctx context.Context, l engine.Launch, sw *stopwatch) (*ins
 	sw.mark("queue")
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
-	in := r.newInstance(record{Version: recordVersion, ID: newID(), Sandbox: l.Sandbox, Phase: phaseStarted, Boot: bootID(), Launch: l})
+	in := r.newInstance(record{Version: recordVersion, ID: newID(), Sandbox: l.Sandbox, Phase: phaseStarting, Boot: bootID(), Launch: l})
 	err := r.makeDisk(ctx, in, sw)
 	if err == nil {
 		err = r.bringUp(ctx, in, sw)
+	}
+	if err == nil {
+		err = in.ready(l.Sandbox != "")
 	}
 	if err != nil {
 		r.undo(ctx, in)
@@ -105,7 +108,7 @@ func (r *Runner) makeDisk(ctx context.Context, in *instance, sw *stopwatch) erro
 // the egress policy is applied before it too.
 func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error {
 	l := in.rec.Launch
-	img, err := r.cfg.Images.Image(ctx, l.Image)
+	img, err := r.image(ctx, in)
 	if err != nil {
 		return err
 	}
@@ -145,6 +148,20 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 		r.cfg.Checkpoint("identity")
 	}
 	return err
+}
+
+// image finds the layers that the instance was made with. A tag may move on;
+// the layers below an existing disk may not.
+func (r *Runner) image(ctx context.Context, in *instance) (image.Unpacked, error) {
+	ref := in.rec.Image
+	if ref == "" {
+		ref = in.rec.Launch.Image
+	}
+	img, err := r.cfg.Images.Image(ctx, ref)
+	if err == nil {
+		in.rec.Image = image.Pin(img.Image)
+	}
+	return img, err
 }
 
 // prepare mounts the root and makes the instance, side by side: the runtime

@@ -40,7 +40,7 @@ func (r *Runner) Start(ctx context.Context, l engine.Launch) (engine.Launched, e
 	sw.mark("clean")
 	err = r.bringUp(ctx, in, sw)
 	if err == nil {
-		err = in.setPhase(phaseStarted, true)
+		err = in.ready(true)
 	}
 	if err != nil {
 		r.halt(ctx, in)

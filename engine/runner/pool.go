@@ -214,13 +214,16 @@ func (p *pool) drain(ctx context.Context) {
 // returns. On error the member is removed.
 func (r *Runner) claim(ctx context.Context, in *instance, l engine.Launch, sw *stopwatch) error {
 	in.mu.Lock()
-	in.rec.Sandbox, in.rec.Launch, in.lastActive = l.Sandbox, l, time.Now()
+	in.rec.Sandbox, in.rec.Launch, in.rec.Phase, in.lastActive = l.Sandbox, l, phaseStarting, time.Now()
 	in.mu.Unlock()
 	r.cfg.Checkpoint("claim")
 	saved := make(chan error, 1)
 	go func() { saved <- in.save(true) }()
 	err := r.bind(ctx, in, l, sw)
 	err = errors.Join(err, <-saved)
+	if err == nil {
+		err = in.ready(true)
+	}
 	sw.mark("record")
 	if err != nil {
 		r.undo(ctx, in)

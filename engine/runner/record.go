@@ -24,11 +24,11 @@ const recordVersion = 1
 type phase string
 
 const (
+	phaseStarting phase = "starting" // nobody was answered yet; a restart undoes it
 	phaseStarted  phase = "started"
 	phaseStopping phase = "stopping"
 	phaseStopped  phase = "stopped"
 	phaseRemoving phase = "removing"
-	phaseStarting phase = "starting" // a stopped sandbox coming back
 )
 
 // record is what the runner's disk says of one instance. Everything else on
@@ -42,6 +42,7 @@ type record struct {
 	Phase   phase         `json:"phase"`
 	Boot    string        `json:"boot"` // boot id of the host when it started
 	Launch  engine.Launch `json:"launch"`
+	Image   string        `json:"image"` // pinned reference of the layers below the disk
 	Slot    network.Slot  `json:"slot"`
 	Handle  driver.Handle `json:"handle"`
 }
