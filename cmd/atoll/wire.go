@@ -58,6 +58,8 @@ func (roots) Mount(ctx context.Context, r storage.Root) error { return storage.M
 func (roots) Unmount(ctx context.Context, target string) error {
 	return storage.UnmountRoot(ctx, target)
 }
+func (roots) Share(ctx context.Context, dir string) error   { return storage.MountShare(ctx, dir) }
+func (roots) Unshare(ctx context.Context, dir string) error { return storage.UnmountShare(ctx, dir) }
 
 // openHost locks the home and opens every part in order. On error the parts
 // that were opened are closed again.

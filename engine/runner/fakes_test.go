@@ -23,6 +23,7 @@ type host struct {
 	disks  map[string]bool
 	saved  map[string]bool
 	roots  map[string]bool
+	shares map[string]bool
 	slots  map[int]engine.NetworkPolicy // in use, with what was applied
 	open   map[int]bool
 	next   int
@@ -34,7 +35,7 @@ type host struct {
 
 func newHost(t *testing.T) *host {
 	h := &host{
-		disks: map[string]bool{}, saved: map[string]bool{}, roots: map[string]bool{},
+		disks: map[string]bool{}, saved: map[string]bool{}, roots: map[string]bool{}, shares: map[string]bool{},
 		slots: map[int]engine.NetworkPolicy{}, open: map[int]bool{}, fail: map[string]error{},
 		driver: fake.New(nil), home: t.TempDir(), run: t.TempDir(),
 	}
@@ -70,7 +71,7 @@ func (h *host) held() string {
 	instances, _ := h.driver.List(context.Background())
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return fmt.Sprintf("disks %d roots %d slots %d instances %d", len(h.disks), len(h.roots), len(h.slots), len(instances))
+	return fmt.Sprintf("disks %d roots %d shares %d slots %d instances %d", len(h.disks), len(h.roots), len(h.shares), len(h.slots), len(instances))
 }
 
 func (h *host) failing(op string) error {
@@ -152,6 +153,20 @@ func (m *fakeRoots) Mount(_ context.Context, r storage.Root) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.roots[r.Target] = true
+	return nil
+}
+
+func (m *fakeRoots) Share(_ context.Context, dir string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shares[dir] = true
+	return nil
+}
+
+func (m *fakeRoots) Unshare(_ context.Context, dir string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.shares, dir)
 	return nil
 }
 

@@ -44,14 +44,18 @@ func (r *Runner) recordPath(id string) string {
 	return filepath.Join(r.cfg.Home, "instances", id+".json")
 }
 
+// shareDir holds the instance's volatile directories. It is a file system of
+// its own, because root inside may write to some of them.
+func (r *Runner) shareDir(id string) string { return filepath.Join(r.cfg.RunDir, "i", id) }
+
 // rootDir is where the instance's root file system is mounted.
-func (r *Runner) rootDir(id string) string { return filepath.Join(r.cfg.RunDir, "i", id, "root") }
+func (r *Runner) rootDir(id string) string { return filepath.Join(r.shareDir(id), "root") }
 
 // controlDir holds the toolbox's socket.
-func (r *Runner) controlDir(id string) string { return filepath.Join(r.cfg.RunDir, "i", id, "ctl") }
+func (r *Runner) controlDir(id string) string { return filepath.Join(r.shareDir(id), "ctl") }
 
 // etcDir holds the files that are mounted over the image's /etc.
-func (r *Runner) etcDir(id string) string { return filepath.Join(r.cfg.RunDir, "i", id, "etc") }
+func (r *Runner) etcDir(id string) string { return filepath.Join(r.shareDir(id), "etc") }
 
 func (in *instance) save(sync bool) error {
 	in.mu.Lock()

@@ -167,7 +167,7 @@ func (r *Runner) image(ctx context.Context, in *instance) (image.Unpacked, error
 // prepare mounts the root and makes the instance, side by side: the runtime
 // looks at the root only when it starts.
 func (r *Runner) prepare(ctx context.Context, in *instance, img image.Unpacked) error {
-	if err := r.makeDirs(in); err != nil {
+	if err := r.makeDirs(ctx, in); err != nil {
 		return err
 	}
 	mounted := make(chan error, 1)
@@ -187,8 +187,11 @@ func (r *Runner) prepare(ctx context.Context, in *instance, img image.Unpacked) 
 
 // makeDirs makes the instance's volatile directories and the small files that
 // are mounted over the image's own.
-func (r *Runner) makeDirs(in *instance) error {
+func (r *Runner) makeDirs(ctx context.Context, in *instance) error {
 	id := in.rec.ID
+	if err := r.cfg.Roots.Share(ctx, r.shareDir(id)); err != nil {
+		return err
+	}
 	for _, dir := range []string{r.rootDir(id), r.etcDir(id), r.controlDir(id)} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return err
@@ -269,13 +272,16 @@ func (r *Runner) unmake(ctx context.Context, in *instance) error {
 	if err := r.cfg.Disks.Unmount(ctx, id); err != nil {
 		return err
 	}
+	if err := r.cfg.Roots.Unshare(ctx, r.shareDir(id)); err != nil {
+		return err
+	}
 	if in.rec.Slot.NetNS != "" {
 		err = r.cfg.Networks.Release(ctx, in.rec.Slot)
 		in.mu.Lock()
 		in.rec.Slot.NetNS = ""
 		in.mu.Unlock()
 	}
-	return errors.Join(err, os.RemoveAll(filepath.Join(r.cfg.RunDir, "i", id)))
+	return errors.Join(err, os.RemoveAll(r.shareDir(id)))
 }
 
 // erase takes everything away, the record last.

@@ -39,10 +39,13 @@ type Disks interface {
 	List(ctx context.Context) (disks, saved []string, err error)
 }
 
-// Roots mounts root file systems; storage.MountRoot and UnmountRoot.
+// Roots mounts root file systems, and the small ones for what host and sandbox
+// share; storage.MountRoot, UnmountRoot, MountShare and UnmountShare.
 type Roots interface {
 	Mount(ctx context.Context, r storage.Root) error
 	Unmount(ctx context.Context, target string) error
+	Share(ctx context.Context, dir string) error
+	Unshare(ctx context.Context, dir string) error
 }
 
 // Networks is what the runner needs of engine/network.

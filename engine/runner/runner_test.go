@@ -42,7 +42,7 @@ func TestLifeLeavesNothing(t *testing.T) {
 	if _, err := r.Stop(ctx, "s1", engine.StopOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := h.held(), "disks 1 roots 0 slots 0 instances 0"; got != want {
+	if got, want := h.held(), "disks 1 roots 0 shares 0 slots 0 instances 0"; got != want {
 		t.Errorf("a stopped sandbox holds %s; want %s", got, want)
 	}
 	l := launch("s1")
@@ -58,7 +58,7 @@ func TestLifeLeavesNothing(t *testing.T) {
 			t.Errorf("remove: %v", err)
 		}
 	}
-	if got, want := h.held(), "disks 0 roots 0 slots 0 instances 0"; got != want {
+	if got, want := h.held(), "disks 0 roots 0 shares 0 slots 0 instances 0"; got != want {
 		t.Errorf("after remove the host holds %s; want %s", got, want)
 	}
 	if entries, _ := os.ReadDir(h.home + "/instances"); len(entries) != 0 {
@@ -84,7 +84,7 @@ func TestFailedLaunchLeavesNothing(t *testing.T) {
 			if _, err := r.Launch(t.Context(), launch("s1")); !errors.Is(err, boom) {
 				t.Errorf("launch: %v; want %v", err, boom)
 			}
-			if got, want := h.held(), "disks 0 roots 0 slots 0 instances 0"; got != want {
+			if got, want := h.held(), "disks 0 roots 0 shares 0 slots 0 instances 0"; got != want {
 				t.Errorf("the host holds %s; want %s", got, want)
 			}
 			if list, _ := r.Instances(t.Context()); len(list) != 0 {
@@ -122,7 +122,7 @@ func TestClaimBindsLate(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Sandbox != "s1" || list[0].State != engine.StateStarted {
 		t.Errorf("after restart: %+v, %v", list, err)
 	}
-	if got, want := h.held(), "disks 1 roots 1 slots 1 instances 1"; got != want {
+	if got, want := h.held(), "disks 1 roots 1 shares 1 slots 1 instances 1"; got != want {
 		t.Errorf("after restart the host holds %s; want %s", got, want)
 	}
 }
@@ -161,7 +161,7 @@ func TestToolboxLoss(t *testing.T) {
 	if got, err := r.Start(t.Context(), l); err != nil || got.Instance.State != engine.StateStarted {
 		t.Errorf("start after loss: %+v, %v", got, err)
 	}
-	if got, want := h.held(), "disks 1 roots 1 slots 1 instances 1"; got != want {
+	if got, want := h.held(), "disks 1 roots 1 shares 1 slots 1 instances 1"; got != want {
 		t.Errorf("the host holds %s; want %s", got, want)
 	}
 }
@@ -185,9 +185,9 @@ func TestRestartAfterCrashInTheMiddle(t *testing.T) {
 		run(h, step, func(r *Runner) { _, _ = r.Launch(t.Context(), launch("s1")) })
 		r := h.runner(t)
 		// What was recorded is stopped, for the core to remove; the rest is gone.
-		want := "disks 0 roots 0 slots 0 instances 0"
+		want := "disks 0 roots 0 shares 0 slots 0 instances 0"
 		if list, _ := r.Instances(t.Context()); len(list) == 1 && list[0].State == engine.StateStopped {
-			want = "disks 1 roots 0 slots 0 instances 0"
+			want = "disks 1 roots 0 shares 0 slots 0 instances 0"
 		} else if len(list) != 0 {
 			t.Errorf("create ended at %s: %+v", step, list)
 		}
@@ -212,10 +212,10 @@ func TestRestartAfterCrashInTheMiddle(t *testing.T) {
 		r := h.runner(t)
 		list, _ := r.Instances(t.Context())
 		if step == "removing" || step == "disk-removed" {
-			if len(list) != 0 || h.held() != "disks 0 roots 0 slots 0 instances 0" {
+			if len(list) != 0 || h.held() != "disks 0 roots 0 shares 0 slots 0 instances 0" {
 				t.Errorf("remove ended at %s: %+v, %s", step, list, h.held())
 			}
-		} else if len(list) != 1 || list[0].State != engine.StateStopped || h.held() != "disks 1 roots 0 slots 0 instances 0" {
+		} else if len(list) != 1 || list[0].State != engine.StateStopped || h.held() != "disks 1 roots 0 shares 0 slots 0 instances 0" {
 			t.Errorf("stop ended at %s: %+v, %s", step, list, h.held())
 		}
 		r.Close()
@@ -235,7 +235,7 @@ func TestTornRecordIsAnOrphan(t *testing.T) {
 	}
 	r = h.runner(t)
 	defer r.Close()
-	if got, want := h.held(), "disks 0 roots 0 slots 0 instances 0"; got != want {
+	if got, want := h.held(), "disks 0 roots 0 shares 0 slots 0 instances 0"; got != want {
 		t.Errorf("the host holds %s; want %s", got, want)
 	}
 }
