@@ -22,7 +22,7 @@ func cgroupPIDs(m *machine) []string {
 	return pids
 }
 
-func killPID(t *testing.T, pid string) {
+func killPID(t tester, pid string) {
 	t.Helper()
 	n, err := strconv.Atoi(pid)
 	if err == nil {
@@ -60,15 +60,15 @@ func whole(t *testing.T, m *machine, story string) {
 
 // cgroupHierarchies lists where one sandbox has a cgroup.
 func cgroupHierarchies() []string {
-	dirs, _ := filepath.Glob("/sys/fs/cgroup/*/tasks")
+	dirs, _ := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
 	if len(dirs) == 0 {
 		return []string{"unified"}
 	}
 	return dirs
 }
 
-func TestMachineKillPoints(t *testing.T) {
-	m := newMachine(t, noPool...)
+func TestMachineKillPoints(top *testing.T) {
+	m := sharedMachine(top)
 	ops := map[string][]string{
 		"create": {"disk", "network", "create", "record", "start", "identity"},
 		"start":  {"network", "create", "record", "start", "identity"},
@@ -77,8 +77,9 @@ func TestMachineKillPoints(t *testing.T) {
 	}
 	for op, steps := range ops {
 		for _, step := range steps {
-			t.Run(op+"/"+step, func(t *testing.T) {
+			top.Run(op+"/"+step, func(t *testing.T) {
 				m.t = t
+				defer func() { m.t = top }()
 				if op != "create" {
 					m.create(map[string]any{"name": "victim", "env": map[string]string{"WHO": "x"}})
 				}
@@ -101,7 +102,6 @@ func TestMachineKillPoints(t *testing.T) {
 			})
 		}
 	}
-	m.t = t
 }
 
 func act(m *machine, op string) (int, []byte, error) {

@@ -12,7 +12,7 @@ import (
 var noPool = []string{"--pool-size", "0"}
 
 func TestMachineLife(t *testing.T) {
-	m := newMachine(t, noPool...)
+	m := sharedMachine(t)
 	before := m.footprint().counts()
 
 	if code, out := m.cli("create", "--name", "t1"); code != 0 || !strings.Contains(out, "t1") {
@@ -53,10 +53,10 @@ func TestMachineLife(t *testing.T) {
 }
 
 func TestMachineImageAndUsers(t *testing.T) {
-	m := newMachine(t)
+	m := sharedMachine(t)
 	sb := m.create(nil)
 	for line, want := range map[string]string{
-		"id -un":                                 "daytona",
+		"id -un":                                 "atoll",
 		"pwd":                                    "/home/daytona",
 		"sudo id -u":                             "0",
 		"id -u atoll":                            "1000",
@@ -97,7 +97,7 @@ func TestMachineWarmClaimBindsLate(t *testing.T) {
 }
 
 func TestMachineRestartAdopts(t *testing.T) {
-	m := newMachine(t, noPool...)
+	m := sharedMachine(t)
 	sb := m.create(map[string]any{"name": "keep"})
 	m.sh(sb.ID, "echo $$ > /tmp/pid; (while :; do date +%s%N > /tmp/tick; sleep 0.1; done) >/dev/null 2>&1 &")
 	for _, end := range []func(){m.stop, m.kill} {
@@ -110,7 +110,7 @@ func TestMachineRestartAdopts(t *testing.T) {
 }
 
 func TestMachineSnapshotAndFork(t *testing.T) {
-	m := newMachine(t, noPool...)
+	m := sharedMachine(t)
 	a := m.create(map[string]any{"name": "a"})
 	m.sh(a.ID, "echo one > /home/daytona/f")
 	m.must("POST", "/api/sandbox/a/snapshot", map[string]any{"name": "snap"}, nil)
@@ -127,7 +127,7 @@ func TestMachineSnapshotAndFork(t *testing.T) {
 }
 
 func TestMachineToolboxLoss(t *testing.T) {
-	m := newMachine(t, noPool...)
+	m := sharedMachine(t)
 	sb := m.create(map[string]any{"name": "frail"})
 	m.sh(sb.ID, "echo kept > /home/daytona/f")
 	killToolbox(t, m)
@@ -148,7 +148,7 @@ func TestMachineToolboxLoss(t *testing.T) {
 }
 
 func TestMachineSideBySide(t *testing.T) {
-	a, b := newMachine(t, noPool...), newMachine(t, noPool...)
+	a, b := sharedMachine(t), newMachine(t, noPool...)
 	sa, sb := a.create(map[string]any{"name": "same"}), b.create(map[string]any{"name": "same"})
 	for _, x := range []struct {
 		m  *machine
@@ -165,7 +165,7 @@ func TestMachineSideBySide(t *testing.T) {
 }
 
 // killToolbox kills the toolbox of m's only sandbox.
-func killToolbox(t *testing.T, m *machine) {
+func killToolbox(t tester, m *machine) {
 	t.Helper()
 	for _, pid := range cgroupPIDs(m) {
 		b, _ := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))

@@ -7,7 +7,7 @@ import (
 )
 
 func TestMachineLimits(t *testing.T) {
-	m := newMachine(t, noPool...)
+	m := sharedMachine(t)
 	a, b := m.create(map[string]any{"name": "a"}), m.create(map[string]any{"name": "b"})
 
 	t.Run("disk", func(t *testing.T) {
@@ -46,7 +46,7 @@ func TestMachineLimits(t *testing.T) {
 }
 
 func TestMachineIsolation(t *testing.T) {
-	m := newMachine(t, noPool...)
+	m := sharedMachine(t)
 	a, b := m.create(map[string]any{"name": "a"}), m.create(map[string]any{"name": "b"})
 	_, addrs := m.sh(b.ID, "hostname -I")
 	if len(strings.Fields(addrs)) == 0 {
@@ -84,7 +84,7 @@ func TestMachineIsolation(t *testing.T) {
 }
 
 func TestMachineBadInput(t *testing.T) {
-	m := newMachine(t, noPool...)
+	m := sharedMachine(t)
 	m.create(map[string]any{"name": "good"})
 	before := m.footprint().counts()
 	big := strings.Repeat("x", 1<<20+1)

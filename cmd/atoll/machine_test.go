@@ -57,15 +57,78 @@ func binary(t *testing.T) string {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	if shared.m != nil {
+		t := &endOfRun{}
+		shared.m.t = t
+		shared.m.down()
+		if t.failed {
+			code = 1
+		}
+	}
 	if builtBinary.path != "" {
 		_ = os.RemoveAll(filepath.Dir(builtBinary.path))
 	}
 	os.Exit(code)
 }
 
+// shared is the server that tests without wishes of their own use one after
+// the other: unpacking the image into a home takes seconds.
+var shared struct{ m *machine }
+
+// sharedMachine returns a running server without warm pool and without
+// sandboxes. The test's sandboxes are deleted when it ends.
+func sharedMachine(t *testing.T) *machine {
+	t.Helper()
+	if shared.m == nil {
+		shared.m = startMachine(t, noPool...)
+	}
+	m := shared.m
+	m.t = t
+	select {
+	case <-m.ended: // a test before this one killed it
+		m.start()
+	default:
+	}
+	t.Cleanup(func() {
+		for _, sb := range m.sandboxes() {
+			if sb.State != "destroyed" {
+				m.must("DELETE", "/api/sandbox/"+sb.ID, nil, nil)
+			}
+		}
+		if t.Failed() {
+			t.Logf("server log:\n%s", m.log())
+		}
+	})
+	return m
+}
+
+// tester is the part of testing.T that a machine uses, so that the shared one
+// can be taken down after the last test.
+type tester interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Fatal(args ...any)
+	Logf(format string, args ...any)
+	Failed() bool
+}
+
+// endOfRun reports what goes wrong after the last test.
+type endOfRun struct{ failed bool }
+
+func (e *endOfRun) Helper()                         {}
+func (e *endOfRun) Failed() bool                    { return e.failed }
+func (e *endOfRun) Logf(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+func (e *endOfRun) Errorf(format string, args ...any) {
+	e.failed = true
+	fmt.Printf(format+"\n", args...)
+}
+func (e *endOfRun) Fatalf(format string, args ...any) { e.Errorf(format, args...) }
+func (e *endOfRun) Fatal(args ...any)                 { e.Errorf("%s", fmt.Sprint(args...)) }
+
 // machine is one server with its own home.
 type machine struct {
-	t     *testing.T
+	t     tester
 	bin   string
 	home  string
 	addr  string
@@ -76,9 +139,17 @@ type machine struct {
 	ended chan struct{}
 }
 
-// newMachine starts a server. At the end of the test everything it made on
-// this host is taken down, and the test fails when something is left.
+// newMachine starts a server of the test's own. At the end of the test
+// everything it made on this host is taken down, and the test fails when
+// something is left.
 func newMachine(t *testing.T, args ...string) *machine {
+	t.Helper()
+	m := startMachine(t, args...)
+	t.Cleanup(m.down)
+	return m
+}
+
+func startMachine(t *testing.T, args ...string) *machine {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -91,7 +162,6 @@ func newMachine(t *testing.T, args ...string) *machine {
 		t.Fatal(err)
 	}
 	m := &machine{t: t, bin: binary(t), home: home, addr: addr, url: "http://" + addr, fault: filepath.Join(home, "fault"), args: args}
-	t.Cleanup(m.down)
 	m.start()
 	m.waitImage()
 	return m
@@ -100,7 +170,7 @@ func newMachine(t *testing.T, args ...string) *machine {
 // start runs the server and waits until it is ready.
 func (m *machine) start() {
 	m.t.Helper()
-	log, err := os.OpenFile(filepath.Join(m.home, "test-server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(m.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -200,9 +270,18 @@ func (m *machine) down() {
 	_ = os.RemoveAll(m.home)
 }
 
+func (m *machine) logPath() string { return filepath.Join(m.home, "test-server.log") }
+
+// log is the end of the server's log without the calls that tests poll with.
 func (m *machine) log() string {
-	b, _ := os.ReadFile(filepath.Join(m.home, "test-server.log"))
-	return string(b[max(0, len(b)-6000):])
+	b, _ := os.ReadFile(m.logPath())
+	var lines []string
+	for line := range strings.Lines(string(b)) {
+		if !strings.Contains(line, "msg=request") || !strings.Contains(line, "method=GET") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-60):], "")
 }
 
 // id is the server's short id, which names everything it makes on the host.
@@ -392,7 +471,7 @@ func processes() []string {
 }
 
 // eventually waits until want equals what got returns.
-func eventually[T any](t *testing.T, what string, limit time.Duration, want T, got func() T) {
+func eventually[T any](t tester, what string, limit time.Duration, want T, got func() T) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	for {
