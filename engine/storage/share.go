@@ -27,7 +27,10 @@ func MountShare(ctx context.Context, dir string) error {
 	if err != nil || mounted {
 		return err
 	}
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	// Not noexec: files in it are mounted into user namespaces, where a flag of
+	// the source can be added to but never left out. For the same reason this
+	// helps where /run itself is noexec.
+	const flags = unix.MS_NOSUID | unix.MS_NODEV
 	if err := unix.Mount("atoll", dir, "tmpfs", flags, shareOptions); err != nil {
 		return fmt.Errorf("mount share %s: %w", dir, err)
 	}

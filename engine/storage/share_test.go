@@ -20,6 +20,10 @@ func TestShareIsSmall(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil || st.Flags&unix.ST_NOEXEC != 0 {
+		t.Errorf("got flags %x, %v; want none that a sandbox's mounts lack", st.Flags, err)
+	}
 	err := os.WriteFile(dir+"/fill", make([]byte, 4<<20), 0o600)
 	if !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("writing 4 MiB: got %v, want %v", err, unix.ENOSPC)
