@@ -63,6 +63,7 @@ type Options struct {
 type Server struct {
 	opt      Options
 	log      *slog.Logger
+	kit      *tools.Kit // nil: tools that keep nothing
 	tools    []tools.Tool
 	inner    *server.MCPServer
 	http     *server.StreamableHTTPServer
@@ -81,7 +82,13 @@ func New(b Backend, opt Options) (*Server, error) {
 	if b.Sandboxes == nil || b.Snapshots == nil || b.Toolboxes == nil {
 		return nil, errors.New("mcp: the backend needs sandboxes, snapshots and toolboxes")
 	}
-	return newServer(tools.All(b, tools.Options{BaseURL: opt.BaseURL, Foreground: opt.Ask}), opt)
+	kit := tools.New(b, tools.Options{BaseURL: opt.BaseURL, Foreground: opt.Ask})
+	s, err := newServer(kit.Tools(), opt)
+	if err != nil {
+		return nil, err
+	}
+	s.kit = kit
+	return s, nil
 }
 
 // newServer serves any list of tools.
@@ -147,6 +154,9 @@ func (s *Server) Close() error {
 	defer cancel()
 	err := s.http.Shutdown(ctx)
 	s.calls.Wait()
+	if s.kit != nil {
+		s.kit.Close(ctx)
+	}
 	return err
 }
 

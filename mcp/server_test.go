@@ -474,7 +474,7 @@ func TestReadOnlyIsAnUpperBound(t *testing.T) {
 
 func TestOneOrganizationDoesNotSeeAnother(t *testing.T) {
 	b := mcptest.New(t)
-	_, web := open(t, tools.All(b.Services(), tools.Options{}), Options{})
+	_, web := open(t, tools.New(b.Services(), tools.Options{}).Tools(), Options{})
 	one, two := newAgent(t, web.URL+"/mcp", "one", modern), newAgent(t, web.URL+"/mcp", "two", modern)
 	if got := one.call("sandbox_create", map[string]any{"name": "box"}, nil); got.Result.IsError {
 		t.Fatal(got.text())
@@ -503,7 +503,7 @@ func TestOneOrganizationDoesNotSeeAnother(t *testing.T) {
 
 func TestAnnotationsAndOrder(t *testing.T) {
 	b := mcptest.New(t)
-	_, web := open(t, tools.All(b.Services(), tools.Options{}), Options{})
+	_, web := open(t, tools.New(b.Services(), tools.Options{}).Tools(), Options{})
 	list := newAgent(t, web.URL+"/mcp", "one", legacy).request("tools/list", nil).Result.Tools
 	if len(list) != 13 {
 		t.Errorf("%d tools, want 13", len(list))

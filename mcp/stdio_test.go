@@ -157,7 +157,7 @@ func TestStdioEndsWithItsContext(t *testing.T) {
 
 func TestStdioEndToEnd(t *testing.T) {
 	b := mcptest.New(t)
-	p := dial(t, tools.All(b.Services(), tools.Options{}))
+	p := dial(t, tools.New(b.Services(), tools.Options{}).Tools())
 	call := func(id int, tool, args string) answer {
 		p.send(`{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":%q,"arguments":%s}}`, id, tool, args)
 		return p.next()

@@ -3,7 +3,6 @@ package tools
 import (
 	"bytes"
 	"strings"
-	"time"
 )
 
 // keepEnds is how much of each end of an output is kept.
@@ -49,26 +48,12 @@ func withoutMarkers(p []byte) []byte {
 	return bytes.ReplaceAll(p, []byte{2, 2, 2}, nil)
 }
 
-// lastLine tells a caller now and then what a command printed last.
-type lastLine struct {
-	say  func(string)
-	last time.Time
-}
-
-func (l *lastLine) write(p []byte) {
-	if time.Since(l.last) < time.Second {
-		return
-	}
+// lastLine returns the last line of an output that holds anything.
+func lastLine(p []byte) string {
 	text := strings.TrimSpace(printable(withoutMarkers(p)))
-	if text == "" {
-		return
-	}
-	if i := strings.LastIndexByte(text, '\n'); i >= 0 {
-		text = text[i+1:]
-	}
+	text = text[strings.LastIndexByte(text, '\n')+1:]
 	if len(text) > 200 {
 		text = cutEnd(text[:200])
 	}
-	l.last = time.Now()
-	l.say(text)
+	return text
 }

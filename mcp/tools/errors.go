@@ -11,12 +11,12 @@ import (
 // explain turns an error into a result. What engine errors hide stays hidden.
 func explain(err error, a Args) Result {
 	e := engine.AsError(err)
-	text := sentence(e.Message)
+	text := strings.TrimSuffix(e.Message, ".") + "."
 	if hint := nextCall(e, a); hint != "" {
 		text += " " + sentence(hint)
 	}
 	return Result{
-		Text:    sentence(text),
+		Text:    text,
 		IsError: true,
 		Meta:    map[string]any{metaError: map[string]any{"kind": string(e.Kind), "code": e.Code}},
 	}
@@ -50,8 +50,11 @@ func nextCall(e *engine.Error, a Args) string {
 			return "It may have been deleted or have expired: call sandbox_list to see what exists, or sandbox_create"
 		}
 	case engine.KindConflict:
-		if id != "" && !a.Has("action") {
-			return join(e.Hint, fmt.Sprintf(`If it is stopped call sandbox_control {"id":%q,"action":"start"}; if a change is under way repeat the call in a moment`, id))
+		switch {
+		case id != "" && strings.Contains(e.Message, string(engine.StateStopped)):
+			return fmt.Sprintf(`Start it with sandbox_control {"id":%q,"action":"start"}`, id)
+		case e.Hint == "":
+			return "Repeat the call in a moment"
 		}
 	case engine.KindUnavailable, engine.KindTimeout:
 		return join(e.Hint, "Repeating the call may help")

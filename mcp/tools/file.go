@@ -195,7 +195,7 @@ func (k *kit) write(ctx context.Context, a Args) (Result, error) {
 // appendFile adds to a file with the sandbox's own shell, so that others who
 // append at the same time lose nothing.
 func (b *box) appendFile(ctx context.Context, path string, content []byte) error {
-	part := "/tmp/.atoll-append-" + newProcessID()
+	part := "/tmp/.atoll-append-" + newID("")
 	if err := b.upload(ctx, part, content); err != nil {
 		return err
 	}

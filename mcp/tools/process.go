@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -40,8 +42,8 @@ func (k *kit) processTools() []Tool {
 	}
 }
 
-// exec runs a command in a toolbox session of its own. That way it can go on
-// when the caller has waited long enough, and its output stays addressable.
+// exec runs a command in a toolbox session. That way it can go on when the
+// caller has waited long enough, and its output stays addressable.
 func (k *kit) exec(ctx context.Context, a Args) (Result, error) {
 	if err := checkCommand(a); err != nil {
 		return Result{}, err
@@ -50,62 +52,136 @@ func (k *kit) exec(ctx context.Context, a Args) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	process := newProcessID()
+	if !a.Bool("background") {
+		return k.foreground(ctx, a, b)
+	}
+	process := newID("p-")
 	line, err := b.commandLine(ctx, a, process)
 	if err != nil {
 		return Result{}, err
 	}
-	began := time.Now()
-	command, err := b.spawn(ctx, process, line)
-	if err != nil {
-		if shutdown(ctx) {
-			return goesOn(process), nil
-		}
-		if canceled(ctx) {
+	if err := b.spawn(ctx, process, line); err != nil {
+		if canceled(ctx) && !shutdown(ctx) {
 			b.endQuietly(ctx, process)
 		}
 		return Result{}, err
 	}
-	if a.Bool("background") {
-		r := Text("Started process %s in the background. Follow it with sandbox_process {\"id\":%q,\"process\":%q,\"wait_s\":10}.", process, a.Str("id"), process)
-		r.Meta = processMeta(process, 0, nil)
-		return r, nil
-	}
-	return k.wait(ctx, a, b, process, command, began)
+	r := Text("Started process %s in the background. Follow it with sandbox_process {\"id\":%q,\"process\":%q,\"wait_s\":10}.", process, a.Str("id"), process)
+	r.Meta = processMeta(process, 0, nil)
+	return r, nil
 }
 
-// wait follows a foreground command until it ends, the caller has waited long
-// enough, or the caller goes away.
-func (k *kit) wait(ctx context.Context, a Args, b *box, process, command string, began time.Time) (Result, error) {
-	var out capture
-	teller := lastLine{say: a.Progress}
+// foreground runs a command until it ends, the caller has waited long enough,
+// or the caller goes away.
+func (k *kit) foreground(ctx context.Context, a Args, b *box) (Result, error) {
+	began := time.Now()
 	patience, cancel := context.WithTimeout(ctx, k.opt.Foreground)
 	defer cancel()
-	err := b.follow(patience, process, command, func(p []byte) {
-		out.write(p)
-		teller.write(p)
-	})
+	process, done, err := k.runInShell(patience, a, b)
 	switch {
+	case err == nil:
+		return k.finish(ctx, a, b, process, done, time.Since(began))
 	case shutdown(ctx):
 		return goesOn(process), nil
 	case canceled(ctx):
 		b.endQuietly(ctx, process)
 		return Result{}, ctx.Err()
 	case patience.Err() != nil:
-		return stillRunning(a, process, time.Since(began), &out), nil
-	case err != nil:
-		return Result{}, err
+		return b.stillRunning(ctx, a, process, time.Since(began))
 	}
-	code, known, err := b.exitCode(ctx, process, command)
-	switch {
-	case err != nil:
-		return Result{}, err
-	case !known:
-		return stillRunning(a, process, time.Since(began), &out), nil
+	if process != "" {
+		b.endQuietly(ctx, process)
 	}
-	r := finished(a, process, code, time.Since(began), &out)
-	if !out.cut() {
-		b.endQuietly(ctx, process) // everything is in the answer
+	return Result{}, err
+}
+
+// runInShell runs the command in an idle shell or a new one. An idle one may
+// have gone with a restart of the sandbox.
+func (k *kit) runInShell(ctx context.Context, a Args, b *box) (process string, done wire.SessionExecuted, err error) {
+	if process = k.shells.take(a); process != "" {
+		if done, err = b.runIn(ctx, a, process); !gone(err) {
+			return process, done, err
+		}
+		k.shells.forget(a)
+	}
+	process = newID("x-")
+	if err = b.json(ctx, http.MethodPost, "/process/session", nil, wire.CreateSession{SessionID: process}, nil); err != nil {
+		return process, done, err
+	}
+	done, err = b.runIn(ctx, a, process)
+	return process, done, err
+}
+
+// gone tells that a session does not exist any more.
+func gone(err error) bool {
+	code := codeOf(err)
+	return code == string(wire.CodeNotFound) || code == string(wire.CodeSessionEnded)
+}
+
+// runIn runs the command in a session and waits for its end. Meanwhile it
+// tells now and then what the command printed last.
+func (b *box) runIn(ctx context.Context, a Args, process string) (done wire.SessionExecuted, err error) {
+	line, err := b.commandLine(ctx, a, process)
+	if err != nil {
+		return done, err
+	}
+	telling, stop := context.WithCancel(ctx)
+	var teller sync.WaitGroup
+	teller.Go(func() { b.tell(telling, a, process) })
+	err = b.json(ctx, http.MethodPost, sessionPath(process, "exec"), nil, wire.SessionExecute{Command: line}, &done)
+	stop()
+	teller.Wait()
+	return done, err
+}
+
+// tellEvery is how often a caller hears of a running command.
+const tellEvery = 2 * time.Second
+
+func (b *box) tell(ctx context.Context, a Args, process string) {
+	tick := time.NewTicker(tellEvery)
+	defer tick.Stop()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		c, err := b.commandOf(ctx, process)
+		if err != nil {
+			continue
+		}
+		p, _, err := b.logs(ctx, process, c.ID, -400, 400)
+		if line := lastLine(p); err == nil && line != "" && line != last {
+			a.Progress(line)
+			last = line
+		}
+	}
+}
+
+// finish makes the answer for a command that has ended. The shell is free for
+// the next command, unless the answer leaves some of the output out.
+func (k *kit) finish(ctx context.Context, a Args, b *box, process string, done wire.SessionExecuted, took time.Duration) (Result, error) {
+	if done.ExitCode == nil || done.Output == nil {
+		return Result{}, engine.Errorf(engine.KindInternal, "sandbox %s did not say how the command ended", b.id)
+	}
+	var out capture
+	out.write([]byte(*done.Output))
+	if out.total >= 15<<20 { // the toolbox sends the last 16 MiB
+		if _, end, err := b.logs(ctx, process, done.CmdID, -1, 1); err == nil && end > out.total {
+			out.dropped += end - out.total
+			out.total = end
+		}
+	}
+	r := finished(a, process, *done.ExitCode, took, &out)
+	surplus := ""
+	if out.cut() {
+		surplus = k.shells.keep(a, b, process)
+	} else {
+		surplus = k.shells.put(a, b, process)
+	}
+	if surplus != "" {
+		b.endQuietly(ctx, surplus)
 	}
 	return r, nil
 }
@@ -128,14 +204,23 @@ func finished(a Args, process string, code int, took time.Duration, out *capture
 	return r
 }
 
-func stillRunning(a Args, process string, took time.Duration, out *capture) Result {
+// stillRunning makes the answer for a command that goes on.
+func (b *box) stillRunning(ctx context.Context, a Args, process string, took time.Duration) (Result, error) {
+	c, err := b.commandOf(ctx, process)
+	if err != nil {
+		return Result{}, err
+	}
+	out, err := b.tail(ctx, process, c.ID)
+	if err != nil {
+		return Result{}, err
+	}
 	status := fmt.Sprintf("running · %s so far, now background process %s. Follow it with sandbox_process {\"id\":%q,\"process\":%q,\"offset\":%d,\"wait_s\":30}",
 		seconds(took), process, a.Str("id"), process, out.total)
 	where := fmt.Sprintf(`read it from offset %d`, out.headEnd())
 	r := Text("%s\n%s", status, out.text(maxText-len(status)-1, where))
 	r.Text = strings.TrimRight(r.Text, "\n")
 	r.Meta = processMeta(process, out.total, nil)
-	return r
+	return r, nil
 }
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -165,28 +250,29 @@ func checkCommand(a Args) error {
 	return nil
 }
 
-// shellRun starts the shell that the session itself runs in.
-const shellRun = `"${BASH:-/bin/sh}" -c `
-
-// commandLine makes what the session's shell runs: the command in a shell of
-// its own, so that neither its syntax nor an exit disturbs the session.
+// commandLine makes what the session's shell runs. The command is evaluated in
+// a subshell, so that neither its syntax nor what it sets or exits disturbs
+// the session. Everything but input for background processes is closed.
 func (b *box) commandLine(ctx context.Context, a Args, process string) (string, error) {
 	var line strings.Builder
+	line.WriteString("(")
 	if cwd := a.Str("cwd"); cwd != "" {
 		cwd, err := b.path(ctx, cwd)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&line, "cd -- %s && ", shellQuote(cwd))
+		fmt.Fprintf(&line, "cd -- %s || exit; ", shellQuote(cwd))
 	}
 	env := a.Map("env")
 	for _, name := range slices.Sorted(maps.Keys(env)) {
-		fmt.Fprintf(&line, "%s=%s ", name, shellQuote(env[name]))
+		fmt.Fprintf(&line, "export %s=%s; ", name, shellQuote(env[name]))
 	}
 	if limit := a.Int("timeout_s", 0); limit > 0 {
-		fmt.Fprintf(&line, "timeout -k 5 %d ", limit)
+		fmt.Fprintf(&line, `exec timeout -k 5 %d "${BASH:-/bin/sh}" -c `, limit)
+	} else {
+		line.WriteString("eval ")
 	}
-	line.WriteString(shellRun + shellQuote(a.Str("command")))
+	line.WriteString(shellQuote(a.Str("command")) + ")")
 	switch {
 	case a.Has("stdin"):
 		file := "/tmp/.atoll-stdin-" + process
@@ -204,26 +290,6 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// exitCode waits the moment between the end of the output and the end of the
-// command. It reports false when that takes more than a few seconds.
-func (b *box) exitCode(ctx context.Context, process, command string) (code int, known bool, err error) {
-	deadline := time.Now().Add(5 * time.Second)
-	for pause := time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
-		c, err := b.command(ctx, process, command)
-		if err != nil || c.ExitCode == nil && time.Now().After(deadline) {
-			return 0, false, err
-		}
-		if c.ExitCode != nil {
-			return *c.ExitCode, true, nil
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return 0, false, ctx.Err()
-		}
-	}
-}
-
 // endQuietly ends a session even when the caller is gone.
 func (b *box) endQuietly(ctx context.Context, process string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -231,10 +297,10 @@ func (b *box) endQuietly(ctx context.Context, process string) {
 	_ = b.end(ctx, process)
 }
 
-func newProcessID() string {
+func newID(prefix string) string {
 	var b [4]byte
 	_, _ = rand.Read(b[:])
-	return "p-" + hex.EncodeToString(b[:])
+	return prefix + hex.EncodeToString(b[:])
 }
 
 // process looks after a command that runs in the background.
@@ -296,9 +362,14 @@ func (b *box) listProcesses(ctx context.Context) (Result, error) {
 	}
 	var lines []string
 	for _, s := range all {
-		for _, c := range s.Commands {
-			lines = append(lines, fmt.Sprintf("%s  %s  %s", s.SessionID, statusWord(c.ExitCode), firstLine(asGiven(c.Command))))
+		if len(s.Commands) == 0 {
+			continue
 		}
+		c := s.Commands[len(s.Commands)-1]
+		if strings.HasPrefix(s.SessionID, "x-") && c.ExitCode != nil {
+			continue // a shell of ours, between commands
+		}
+		lines = append(lines, fmt.Sprintf("%s  %s  %s", s.SessionID, statusWord(c.ExitCode), firstLine(asGiven(c.Command))))
 	}
 	if len(lines) == 0 {
 		return Text("No background processes. sandbox_exec with background starts one."), nil
@@ -385,15 +456,13 @@ func (b *box) processOutput(ctx context.Context, a Args, process string, c wire.
 
 // asGiven takes the command back out of a line that commandLine made.
 func asGiven(line string) string {
-	_, quoted, ok := strings.Cut(line, shellRun+"'")
-	if !ok {
-		return line
+	end := strings.LastIndex(line, "')")
+	for _, before := range []string{"eval '", "-c '"} {
+		if at := strings.Index(line, before); at >= 0 && at+len(before) <= end {
+			return strings.ReplaceAll(line[at+len(before):end], `'\''`, "'")
+		}
 	}
-	end := strings.LastIndexByte(quoted, '\'')
-	if end < 0 {
-		return line
-	}
-	return strings.ReplaceAll(quoted[:end], `'\''`, "'")
+	return line
 }
 
 func statusWord(code *int) string {

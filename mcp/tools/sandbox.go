@@ -203,6 +203,7 @@ func (k *kit) control(ctx context.Context, a Args) (Result, error) {
 		sb, err = k.Sandboxes.Start(ctx, a.ref())
 	case "stop":
 		a.Progress("stopping")
+		k.shells.forget(a)
 		sb, err = k.Sandboxes.Stop(ctx, a.ref(), engine.StopOptions{})
 	case "extend":
 		return k.extend(ctx, a)
@@ -242,6 +243,7 @@ func (k *kit) extend(ctx context.Context, a Args) (Result, error) {
 }
 
 func (k *kit) delete(ctx context.Context, a Args) (Result, error) {
+	k.shells.forget(a)
 	sb, err := k.Sandboxes.Delete(ctx, a.ref())
 	if err != nil {
 		return Result{}, err

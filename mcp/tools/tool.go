@@ -90,27 +90,38 @@ func Fail(format string, args ...any) Result {
 	return Result{Text: fmt.Sprintf(format, args...), IsError: true}
 }
 
-// All returns every tool, sorted by name.
-func All(b Backend, opt Options) []Tool {
+// Kit is the set of all tools over one backend, with what they share.
+type Kit struct{ kit *kit }
+
+// New returns the tools. Close the kit when done.
+func New(b Backend, opt Options) *Kit {
 	if opt.Foreground == 0 {
 		opt.Foreground = 45 * time.Second
 	}
-	k := &kit{Backend: b, opt: opt}
+	return &Kit{&kit{Backend: b, opt: opt, shells: newShells()}}
+}
+
+// Tools returns every tool, sorted by name.
+func (k *Kit) Tools() []Tool {
 	all := slices.Concat(
-		k.sandboxTools(),
-		k.processTools(),
-		k.fileTools(),
-		k.previewTools(),
-		k.snapshotTools(),
+		k.kit.sandboxTools(),
+		k.kit.processTools(),
+		k.kit.fileTools(),
+		k.kit.previewTools(),
+		k.kit.snapshotTools(),
 	)
 	slices.SortFunc(all, func(a, b Tool) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
 
+// Close ends what the tools keep ready in sandboxes. No call may be under way.
+func (k *Kit) Close(ctx context.Context) { k.kit.shells.close(ctx) }
+
 // kit is what the handlers share.
 type kit struct {
 	Backend
-	opt Options
+	opt    Options
+	shells *shells
 }
 
 // Call checks the arguments and runs the tool. It never fails: errors become

@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
@@ -206,17 +204,13 @@ func sessionPath(session string, more ...string) string {
 	return "/process/session/" + strings.Join(append([]string{session}, more...), "/")
 }
 
-// spawn starts a command in a session of its own and returns the command's id.
-func (b *box) spawn(ctx context.Context, session, command string) (string, error) {
+// spawn starts a command in a session of its own.
+func (b *box) spawn(ctx context.Context, session, command string) error {
 	if err := b.json(ctx, http.MethodPost, "/process/session", nil, wire.CreateSession{SessionID: session}, nil); err != nil {
-		return "", err
+		return err
 	}
-	var started wire.SessionExecuted
-	req := wire.SessionExecute{Command: command, RunAsync: true, Async: true, SuppressInputEcho: true}
-	if err := b.json(ctx, http.MethodPost, sessionPath(session, "exec"), nil, req, &started); err != nil {
-		return "", err
-	}
-	return started.CmdID, nil
+	req := wire.SessionExecute{Command: command, RunAsync: true, SuppressInputEcho: true}
+	return b.json(ctx, http.MethodPost, sessionPath(session, "exec"), nil, req, nil)
 }
 
 func (b *box) sessions(ctx context.Context) ([]wire.Session, error) {
@@ -277,33 +271,4 @@ func (b *box) input(ctx context.Context, session, command, data string) error {
 // end kills all that runs in a session and forgets it.
 func (b *box) end(ctx context.Context, session string) error {
 	return b.json(ctx, http.MethodDelete, sessionPath(session), nil, nil, nil)
-}
-
-// follow calls write with a command's output from the start until the command
-// ends, which is nil, or ctx is done.
-func (b *box) follow(ctx context.Context, session, command string, write func([]byte)) error {
-	u := url.URL{Scheme: "ws", Host: "toolbox", Path: sessionPath(session, "command", command, "logs"), RawQuery: "follow=true"}
-	conn, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{HTTPClient: b.http})
-	if err != nil {
-		if resp != nil && resp.Body != nil && resp.StatusCode >= 300 {
-			got, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-			return refused(resp.StatusCode, got)
-		}
-		return b.lost(ctx, err)
-	}
-	defer conn.CloseNow()
-	conn.SetReadLimit(maxAnswer)
-	for {
-		_, data, err := conn.Read(ctx)
-		switch {
-		case err == nil:
-			write(data)
-		case websocket.CloseStatus(err) == websocket.StatusNormalClosure:
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		default:
-			return b.lost(ctx, err)
-		}
-	}
 }

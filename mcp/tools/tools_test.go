@@ -33,7 +33,9 @@ type bench struct {
 
 func newBench(t *testing.T, opt tools.Options) *bench {
 	b := &bench{t: t, backend: mcptest.New(t), tools: map[string]tools.Tool{}}
-	for _, tool := range tools.All(b.backend.Services(), opt) {
+	kit := tools.New(b.backend.Services(), opt)
+	t.Cleanup(func() { kit.Close(context.WithoutCancel(t.Context())) })
+	for _, tool := range kit.Tools() {
 		b.tools[tool.Name] = tool
 	}
 	b.ok("sandbox_create", `{"name":"box"}`)
@@ -81,13 +83,13 @@ func wantParts(t *testing.T, got string, parts ...string) {
 	t.Helper()
 	for _, p := range parts {
 		if !strings.Contains(got, p) {
-			t.Errorf("got %q, want %q in it", got, p)
+			t.Errorf("got %.300q, want %q in it", got, p)
 		}
 	}
 }
 
 func TestGolden(t *testing.T) {
-	for _, tool := range tools.All(mcptest.New(t).Services(), tools.Options{}) {
+	for _, tool := range tools.New(mcptest.New(t).Services(), tools.Options{}).Tools() {
 		var schema map[string]any
 		if err := json.Unmarshal([]byte(tool.Schema), &schema); err != nil {
 			t.Errorf("%s: %v", tool.Name, err)
@@ -119,7 +121,7 @@ func TestGolden(t *testing.T) {
 // so four is on the safe side.
 func TestBudget(t *testing.T) {
 	total := 0
-	for _, tool := range tools.All(mcptest.New(t).Services(), tools.Options{}) {
+	for _, tool := range tools.New(mcptest.New(t).Services(), tools.Options{}).Tools() {
 		total += len(tool.Name) + len(tool.Description) + len(tool.Schema)
 		if tool.Title == "" || tool.Set == "" {
 			t.Errorf("%s lacks title or set", tool.Name)
@@ -186,8 +188,8 @@ func TestExec(t *testing.T) {
 			t.Errorf("%s: printed %q, want %q", c.args, rest, c.rest)
 		}
 	}
-	if left := box.Sessions(); len(left) != 0 {
-		t.Errorf("sessions left behind: %v", left)
+	if left := box.Sessions(); len(left) != 1 {
+		t.Errorf("sessions: %v, want the one that all commands ran in", left)
 	}
 }
 
@@ -195,7 +197,7 @@ func TestLongOutputIsAddressable(t *testing.T) {
 	b := newBench(t, tools.Options{})
 	got := b.ok("sandbox_exec", `{"id":"box","command":"seq 1 200000"}`)
 	wantPrefix(t, got, "exit 0 · ")
-	wantParts(t, got, "\n1\n2\n", "\n200000", "bytes left out", `sandbox_process {"id":"box","process":"p-`)
+	wantParts(t, got, "\n1\n2\n", "\n200000", "bytes left out", `sandbox_process {"id":"box","process":"x-`)
 	process := b.backend.Box("box").Sessions()[0]
 	var all strings.Builder
 	for offset := 0; ; {
@@ -280,7 +282,7 @@ func TestShutdownLeavesTheCommand(t *testing.T) {
 		}
 		cancel(tools.ErrShutdown)
 	}()
-	wantParts(t, b.call(ctx, "sandbox_exec", `{"id":"box","command":"sleep 100"}`).Text, "shutting down", "p-")
+	wantParts(t, b.call(ctx, "sandbox_exec", `{"id":"box","command":"sleep 100"}`).Text, "shutting down", "x-")
 	if n := b.backend.Box("box").Running(); n != 1 {
 		t.Errorf("%d commands run, want 1", n)
 	}
@@ -469,7 +471,7 @@ func FuzzArguments(f *testing.F) {
 	f.Add("sandbox_find", `{"id":"x","grep":null,"cursor":5}`)
 	b := mcptest.New(f)
 	all := map[string]tools.Tool{}
-	for _, tool := range tools.All(b.Services(), tools.Options{}) {
+	for _, tool := range tools.New(b.Services(), tools.Options{}).Tools() {
 		all[tool.Name] = tool
 	}
 	names := slices.Sorted(maps.Keys(all))
@@ -494,7 +496,7 @@ func FuzzArguments(f *testing.F) {
 func BenchmarkExec(b *testing.B) {
 	backend := mcptest.New(b)
 	all := map[string]tools.Tool{}
-	for _, tool := range tools.All(backend.Services(), tools.Options{}) {
+	for _, tool := range tools.New(backend.Services(), tools.Options{}).Tools() {
 		all[tool.Name] = tool
 	}
 	all["sandbox_create"].Call(b.Context(), tools.Args{Organization: "org", Values: map[string]any{"name": "box"}})
