@@ -169,4 +169,3 @@ func (c Config) Warm() int {
 	}
 	return min(max(runtime.NumCPU(), 2), 16)
 }
-

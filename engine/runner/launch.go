@@ -76,6 +76,7 @@ func (r *Runner) make(ctx context.Context, l engine.Launch, sw *stopwatch) (*ins
 	ctx, cancel := context.WithTimeout(ctx, makeTimeout)
 	defer cancel()
 	in := r.newInstance(record{Version: recordVersion, ID: newID(), Sandbox: l.Sandbox, Phase: phaseStarting, Boot: bootID(), Launch: l})
+	defer r.startMaking(in.rec.ID)()
 	err := r.makeDisk(ctx, in, sw)
 	if err == nil {
 		err = r.bringUp(ctx, in, sw)
@@ -89,6 +90,19 @@ func (r *Runner) make(ctx context.Context, l engine.Launch, sw *stopwatch) (*ins
 	}
 	r.add(in)
 	return in, nil
+}
+
+// startMaking keeps the sweep for orphans away from an instance until the
+// returned function is called.
+func (r *Runner) startMaking(id string) (done func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.making[id] = true
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.making, id)
+	}
 }
 
 func (r *Runner) makeDisk(ctx context.Context, in *instance, sw *stopwatch) error {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/atoll-sh/atoll/engine/driver"
 	"github.com/atoll-sh/atoll/engine/network"
@@ -148,11 +149,37 @@ func (r *Runner) removeOrphans(ctx context.Context) error {
 	}
 	var errs []error
 	for id, h := range ids {
-		if r.instances[id] != nil || !strings.HasPrefix(id, "a-") {
+		if !strings.HasPrefix(id, "a-") || r.claims(id) {
 			continue
 		}
 		r.log.Info("removing an instance without record", "instance", id)
 		errs = append(errs, r.erase(ctx, r.newInstance(record{ID: id, Handle: h})))
 	}
 	return errors.Join(errs...)
+}
+
+// claims tells whether an instance is known or being made. What was listed
+// before and is neither belongs to nobody.
+func (r *Runner) claims(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.instances[id] != nil || r.making[id]
+}
+
+// sweepAfter is when to look for orphans again after a start: containerd may
+// still have been at work on a call of the process before us.
+var sweepAfter = []time.Duration{5 * time.Second, 30 * time.Second, 5 * time.Minute}
+
+// sweep removes orphans that appear after the start.
+func (r *Runner) sweep(ctx context.Context) {
+	for _, wait := range sweepAfter {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if err := r.removeOrphans(ctx); err != nil && ctx.Err() == nil {
+			r.log.Warn("remove orphans", "err", err)
+		}
+	}
 }

@@ -113,6 +113,7 @@ type Runner struct {
 	mu        sync.Mutex
 	instances map[string]*instance // by instance id, pool members included
 	sandboxes map[string]*instance // by sandbox id
+	making    map[string]bool      // instance ids under way
 	locks     map[string]*keyLock
 }
 
@@ -144,6 +145,7 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 		cold:      make(chan struct{}, cfg.Parallel),
 		instances: map[string]*instance{},
 		sandboxes: map[string]*instance{},
+		making:    map[string]bool{},
 		locks:     map[string]*keyLock{},
 	}
 	if err := r.recover(ctx); err != nil {
@@ -161,6 +163,7 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 		r.tasks.Go(func() { r.watch(events) })
 	}
 	r.tasks.Go(func() { r.pool.run(bg) })
+	r.tasks.Go(func() { r.sweep(bg) })
 	return r, nil
 }
 

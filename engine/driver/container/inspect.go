@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/task"
@@ -125,7 +126,8 @@ func (d *Driver) Recover(ctx context.Context, h driver.Handle) error {
 	return nil
 }
 
-// List finds every container of this server, also those that no runner knows.
+// List finds every container of this server, also those that no runner knows,
+// and shims that have outlived their container.
 func (d *Driver) List(ctx context.Context) ([]driver.Handle, error) {
 	d.jobs.flush()
 	ctx, cancel := d.call(ctx)
@@ -139,6 +141,17 @@ func (d *Driver) List(ctx context.Context) ([]driver.Handle, error) {
 		handles = append(handles, driver.Handle{
 			Version: handleVersion, Driver: name, ID: box.ID, Data: json.RawMessage(box.Labels[labelHandle]),
 		})
+	}
+	shims, err := d.shims()
+	if err != nil {
+		return nil, translate(err, "list shims")
+	}
+	for id := range shims {
+		known := slices.ContainsFunc(handles, func(h driver.Handle) bool { return h.ID == id })
+		// A container that is there, but not ours, is another server's.
+		if _, err := d.boxes.Get(ctx, id); !known && errdefs.IsNotFound(err) {
+			handles = append(handles, driver.Handle{Version: handleVersion, Driver: name, ID: id, Data: json.RawMessage("{}")})
+		}
 	}
 	return handles, nil
 }

@@ -145,6 +145,9 @@ func (d *Driver) Remove(ctx context.Context, h driver.Handle) error {
 	}
 	callCtx, cancel := d.firm(ctx)
 	defer cancel()
+	if err := d.killStray(callCtx, h.ID); err != nil {
+		return translate(err, "remove the shim of instance %s", h.ID)
+	}
 	if err := d.boxes.Delete(callCtx, h.ID); err != nil && !errdefs.IsNotFound(err) {
 		return translate(err, "remove the container of instance %s", h.ID)
 	}
