@@ -54,9 +54,9 @@ type Options struct {
 	MaxBody        int64         // of one HTTP request; 0: 16 MiB
 	KeepAlive      time.Duration // between comments on silent streams; 0: 15 s
 	SessionKey     []byte        // signs session ids; empty: random, so a restart ends sessions
-	// Ask is how long a foreground command may run before it becomes a
+	// Foreground is how long a foreground command may run before it becomes a
 	// background process. 0: 45 s.
-	Ask time.Duration
+	Foreground time.Duration
 }
 
 // Server answers agents. It is safe for concurrent use.
@@ -82,7 +82,7 @@ func New(b Backend, opt Options) (*Server, error) {
 	if b.Sandboxes == nil || b.Snapshots == nil || b.Toolboxes == nil {
 		return nil, errors.New("mcp: the backend needs sandboxes, snapshots and toolboxes")
 	}
-	kit := tools.New(b, tools.Options{BaseURL: opt.BaseURL, Foreground: opt.Ask})
+	kit := tools.New(b, tools.Options{BaseURL: opt.BaseURL, Foreground: opt.Foreground})
 	s, err := newServer(kit.Tools(), opt)
 	if err != nil {
 		return nil, err
