@@ -36,6 +36,7 @@ func newToolbox(tb testing.TB) http.Handler {
 	mux.HandleFunc("GET /redirect", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
 	})
+	mux.HandleFunc("GET /hints", hints)
 	mux.HandleFunc("POST /reverse", reverse)
 	mux.HandleFunc("GET /internal/status", echo)
 	mux.HandleFunc("GET /internal/exec", t.exec)
@@ -94,6 +95,19 @@ func echo(w http.ResponseWriter, r *http.Request) {
 		Method: r.Method, Path: r.URL.Path, RawPath: r.URL.RawPath, Query: r.URL.RawQuery,
 		Body: string(body), Header: r.Header,
 	})
+}
+
+// hints answers with informational answers first and headers that act on an
+// origin, as a hostile toolbox may.
+func hints(w http.ResponseWriter, _ *http.Request) {
+	for range 20 {
+		w.Header().Set("Set-Cookie", "early=1")
+		w.WriteHeader(http.StatusEarlyHints)
+	}
+	for _, h := range []string{"Refresh", "Link", "Nel", "Report-To", "Reporting-Endpoints"} {
+		w.Header().Set(h, "https://evil.example")
+	}
+	reply(w, "end")
 }
 
 // reverse answers each line as soon as it came, while the request goes on.

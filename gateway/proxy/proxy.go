@@ -144,8 +144,22 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, t target) {
 		ErrorHandler:   p.failed,
 		ErrorLog:       slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
-	rp.ServeHTTP(w, r.WithContext(ctx))
+	rp.ServeHTTP(final{w}, r.WithContext(ctx))
 }
+
+// final drops informational answers. The reverse proxy passes them on before
+// distrust sees anything, and a hostile toolbox could send them without end.
+type final struct{ http.ResponseWriter }
+
+// WriteHeader passes on the status that ends the answer's head.
+func (f final) WriteHeader(code int) {
+	if code >= 200 || code == http.StatusSwitchingProtocols {
+		f.ResponseWriter.WriteHeader(code)
+	}
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (f final) Unwrap() http.ResponseWriter { return f.ResponseWriter }
 
 // lifetime ends upgraded streams together with the proxy; other requests are
 // the HTTP server's to end.
@@ -187,7 +201,7 @@ func distrust(res *http.Response) error {
 	if res.StatusCode >= 300 && res.StatusCode < 400 && res.StatusCode != http.StatusNotModified {
 		return errRedirect
 	}
-	for _, h := range []string{"Set-Cookie", "Clear-Site-Data", "Strict-Transport-Security", "Alt-Svc", "Service-Worker-Allowed", "Www-Authenticate"} {
+	for _, h := range foreign() {
 		res.Header.Del(h)
 	}
 	for h := range res.Header {
@@ -198,6 +212,15 @@ func distrust(res *http.Response) error {
 	res.Header.Set("X-Content-Type-Options", "nosniff")
 	res.Header.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 	return nil
+}
+
+// foreign are the headers by which an answer would act on the gateway's origin
+// or send a browser elsewhere.
+func foreign() []string {
+	return []string{
+		"Set-Cookie", "Clear-Site-Data", "Strict-Transport-Security", "Alt-Svc", "Service-Worker-Allowed", "Www-Authenticate",
+		"Refresh", "Link", "Nel", "Report-To", "Reporting-Endpoints",
+	}
 }
 
 var errRedirect = errors.New("the toolbox answered with a redirect")
