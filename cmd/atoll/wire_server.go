@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -179,25 +180,29 @@ func (s *server) prepareImages(ctx context.Context) {
 }
 
 func (s *server) openGateway(ctx context.Context) error {
+	base := apiURL(s.cfg, s.cfg.Listen)
+	// Sessions of agents survive a restart, but not a change of the key.
+	sessionKey := sha256.Sum256([]byte("mcp sessions of " + s.cfg.APIKey))
 	agents, err := mcp.New(
 		mcp.Backend{Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(), Inspector: s.core.Inspector()},
 		mcp.Options{
-			Version: version, Log: s.log, BaseURL: apiURL(s.cfg, s.cfg.Listen),
+			Version: version, Log: s.log, BaseURL: base, SessionKey: sessionKey[:],
 			Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) },
 		})
 	if err != nil {
 		return err
 	}
-	s.later(func(context.Context) error { return agents.Close() })
 	front, err := gateway.Open(ctx, gateway.Config{
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
 		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), MCP: agents.Handler(),
 		Metrics: s.metrics(), Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, agents.Close())
 	}
 	s.later(front.Close)
+	// Closed first: an agent's open stream would hold the gateway's end up.
+	s.later(func(context.Context) error { return agents.Close() })
 	s.url = apiURL(s.cfg, front.Addr().String())
 	return s.publishCredentials()
 }
