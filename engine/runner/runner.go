@@ -395,6 +395,7 @@ func (r *Runner) transport(in *instance) *http.Transport {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return in.dial(ctx) },
 		// One idle connection is enough for the runner's own calls.
 		MaxIdleConns: 1, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
+		MaxResponseHeaderBytes: 64 << 10,
 	}
 }
 

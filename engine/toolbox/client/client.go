@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
@@ -19,6 +20,18 @@ import (
 // maxAnswer bounds an answer that is read into memory. An output of 16 MiB may
 // be escaped sixfold.
 const maxAnswer = 128 << 20
+
+// maxInternal bounds answers on the paths that the server calls by itself, of
+// all sandboxes at once: hostile ones together must not fill its memory.
+const maxInternal = 64 << 10
+
+// limit is how much of an answer on a path is read.
+func limit(path string) int64 {
+	if strings.HasPrefix(path, "/internal/") {
+		return maxInternal
+	}
+	return maxAnswer
+}
 
 // base is a placeholder: the transport knows where the toolbox is.
 const base = "http://toolbox"
@@ -29,7 +42,12 @@ type Client struct {
 }
 
 // New returns a client whose connections rt makes.
-func New(rt http.RoundTripper) *Client { return &Client{http: &http.Client{Transport: rt}} }
+func New(rt http.RoundTripper) *Client {
+	return &Client{http: &http.Client{
+		Transport:     rt,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // a toolbox never redirects
+	}}
+}
 
 // do sends a request and returns the body of a successful answer, for the
 // caller to close.
@@ -52,7 +70,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	}
 	if res.StatusCode >= 300 {
 		defer res.Body.Close()
-		b, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+		b, _ := io.ReadAll(io.LimitReader(res.Body, limit(path)))
 		return nil, wire.ParseError(res.StatusCode, b)
 	}
 	return res, nil
@@ -79,7 +97,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20)) // so that the connection is used again
 		return res.Header, nil
 	}
-	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(out); err != nil {
+	if err := json.NewDecoder(io.LimitReader(res.Body, limit(path))).Decode(out); err != nil {
 		return nil, fmt.Errorf("decode the toolbox's answer to %s: %w", path, err)
 	}
 	return res.Header, nil
