@@ -47,6 +47,11 @@ func Main(o Options) int {
 	return a.exitCode(err)
 }
 
+// Root is the tree of all commands, for what describes them.
+func Root(o Options) *cobra.Command {
+	return (&app{Options: o, in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv}).root()
+}
+
 // app is what all commands share.
 type app struct {
 	Options
