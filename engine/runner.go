@@ -28,6 +28,7 @@ type Launch struct {
 	Class       Class
 	Snapshot    string // key of the warm pool, together with Resources.DiskMiB
 	Image       string // reference as stored by engine/image
+	ImageDigest string // of the layers that are meant, when the tag moved on; may be empty
 	Disk        string // saved disk to clone; empty: a fresh one
 	User        string
 	WorkDir     string

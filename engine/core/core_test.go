@@ -154,7 +154,7 @@ func TestCreateTellsTheRunnerAll(t *testing.T) {
 	r.ok(err)
 	want := engine.Launch{
 		Sandbox: sb.ID, Incarnation: 1, Name: "Web_1", Class: engine.ClassContainer, Snapshot: "atoll-small",
-		Image: "atoll:default", User: "root", WorkDir: "/home/daytona", Env: req.Env, Labels: req.Labels,
+		Image: "atoll:default", ImageDigest: "sha256:atoll:default", User: "root", WorkDir: "/home/daytona", Env: req.Env, Labels: req.Labels,
 		Resources: engine.Resources{CPU: 2, MemoryMiB: 1024, DiskMiB: 3072, PIDs: 100}, Network: req.Network, Cold: true,
 	}
 	if d := cmp.Diff(want, r.runner.Launched(sb.ID)); d != "" {

@@ -284,7 +284,7 @@ func (s sandboxes) pullFor(ctx context.Context, b *birth, r engine.Runner) error
 func launch(sb *store.Sandbox) engine.Launch {
 	return engine.Launch{
 		Sandbox: sb.ID, Incarnation: sb.Incarnation, Name: sb.Name, Class: sb.Class,
-		Snapshot: sb.Snapshot, Image: sb.Image, User: sb.User, WorkDir: sb.WorkDir, Env: sb.Env,
+		Snapshot: sb.Snapshot, Image: sb.Image, ImageDigest: sb.ImageDigest, User: sb.User, WorkDir: sb.WorkDir, Env: sb.Env,
 		Entrypoint: sb.Entrypoint, Labels: sb.Labels, Resources: sb.Resources, Network: sb.Network,
 	}
 }

@@ -169,7 +169,7 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 func (r *Runner) image(ctx context.Context, in *instance) (image.Unpacked, error) {
 	ref := in.rec.Image
 	if ref == "" {
-		ref = in.rec.Launch.Image
+		ref = image.Pin(engine.Image{Ref: in.rec.Launch.Image, Digest: in.rec.Launch.ImageDigest})
 	}
 	img, err := r.cfg.Images.Image(ctx, ref)
 	if err == nil {

@@ -9,7 +9,7 @@ func TestShimOf(t *testing.T) {
 		"/x/containerd-shim-runc-v2\x00-namespace\x00other\x00-id\x00a-1\x00-address\x00/run/atoll/x/containerd.sock\x00": "",
 		"/x/containerd-shim-runc-v2\x00-namespace\x00atoll\x00-id\x00a-1\x00-address\x00/run/atoll/y/containerd.sock\x00": "",
 		"/x/containerd-shim-runc-v2\x00-namespace\x00atoll\x00-id\x00web\x00-address\x00/run/atoll/x/containerd.sock\x00": "",
-		"/x/containerd-shim-runc-v2\x00-id": "",
+		"/x/containerd-shim-runc-v2\x00-id":                              "",
 		"bash\x00-c\x00containerd-shim-runc-v2 -namespace atoll -id a-1": "",
 		"": "",
 	} {
