@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/url"
 	"path"
-	"runtime"
 	"slices"
 	"strings"
 )
@@ -17,7 +16,7 @@ import (
 type distribution struct {
 	ID      string   // debian or ubuntu
 	Suite   string   // bookworm
-	Sources []string // one-line apt sources
+	Sources []string // one-line apt sources; none: mmdebstrap's own for the suite
 }
 
 // hostDistribution reads the distribution of the file system given, which is
@@ -37,7 +36,7 @@ func hostDistribution(root fs.FS) distribution {
 		d.Sources = append(d.Sources, d.lines(s)...)
 	}
 	if !slices.ContainsFunc(d.Sources, func(l string) bool { return strings.Contains(l, " "+d.Suite+" ") }) {
-		d.Sources = d.publicSources()
+		d.Sources = nil
 	}
 	return d
 }
@@ -198,24 +197,4 @@ func line(signedBy, uri, suite string, components []string) string {
 		options = "[signed-by=" + signedBy + "] "
 	}
 	return fmt.Sprintf("deb %s%s %s %s", options, uri, suite, strings.Join(components, " "))
-}
-
-// publicSources are the distribution's own mirrors.
-func (d distribution) publicSources() []string {
-	if d.ID == "ubuntu" {
-		const key = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
-		main, security := "http://archive.ubuntu.com/ubuntu", "http://security.ubuntu.com/ubuntu"
-		if runtime.GOARCH != "amd64" {
-			main, security = "http://ports.ubuntu.com/ubuntu-ports", "http://ports.ubuntu.com/ubuntu-ports"
-		}
-		c := []string{"main", "universe"}
-		return []string{line(key, main, d.Suite, c), line(key, main, d.Suite+"-updates", c), line(key, security, d.Suite+"-security", c)}
-	}
-	const key = "/usr/share/keyrings/debian-archive-keyring.gpg"
-	c := []string{"main"}
-	return []string{
-		line(key, "http://deb.debian.org/debian", d.Suite, c),
-		line(key, "http://deb.debian.org/debian", d.Suite+"-updates", c),
-		line(key, "http://deb.debian.org/debian-security", d.Suite+"-security", c),
-	}
 }

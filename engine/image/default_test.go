@@ -185,11 +185,7 @@ Components: main
 				"etc/os-release":       "ID=debian\nVERSION_CODENAME=bookworm\n",
 				"etc/apt/sources.list": "deb http://127.0.0.1:3142/debian bookworm main\ndeb file:/srv/debian bookworm main\n",
 			},
-			want: distribution{"debian", "bookworm", []string{
-				"deb " + debianKey + "http://deb.debian.org/debian bookworm main",
-				"deb " + debianKey + "http://deb.debian.org/debian bookworm-updates main",
-				"deb " + debianKey + "http://deb.debian.org/debian-security bookworm-security main",
-			}},
+			want: distribution{"debian", "bookworm", nil},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
