@@ -10,7 +10,7 @@ import (
 
 // explain turns an error into a result. What engine errors hide stays hidden.
 func explain(err error, a Args) Result {
-	e := engine.AsError(err)
+	e := engine.AsError(boxError(err, a.Str("id")))
 	text := strings.TrimSuffix(e.Message, ".") + "."
 	if hint := nextCall(e, a); hint != "" {
 		text += " " + sentence(hint)

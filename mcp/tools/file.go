@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 
@@ -70,15 +69,19 @@ func (k *kit) target(ctx context.Context, a Args) (*box, string, error) {
 
 // noFile adds the way to look around to an error about a missing file.
 func noFile(err error, a Args) error {
-	if code := codeOf(err); code != string(wire.CodeFileNotFound) && code != string(wire.CodeNotFound) {
+	if code := codeOf(err); code != wire.CodeFileNotFound && code != wire.CodeNotFound {
 		return err
 	}
+	return noSuchFile(a)
+}
+
+func noSuchFile(a Args) error {
 	return invalid(fmt.Sprintf(`sandbox_find {"id":%q} lists the working directory`, a.Str("id")), "there is no %s in the sandbox", quote(a.Str("path")))
 }
 
 // load reads a regular file of a size that fits.
 func (b *box) load(ctx context.Context, a Args, path string) (content []byte, mode string, err error) {
-	info, err := b.info(ctx, path)
+	info, err := b.Info(ctx, path)
 	if err != nil {
 		return nil, "", noFile(err, a)
 	}
@@ -88,7 +91,7 @@ func (b *box) load(ctx context.Context, a Args, path string) (content []byte, mo
 	if info.Size > maxRead {
 		return nil, "", invalid("Look at parts of it with sandbox_exec and head, tail or sed -n", "%s has %s, too much to read whole", quote(a.Str("path")), size(info.Size))
 	}
-	content, err = b.download(ctx, path)
+	content, err = b.download(ctx, path, maxRead)
 	return content, info.Permissions, noFile(err, a)
 }
 
@@ -380,11 +383,11 @@ func (b *box) fileOp(ctx context.Context, a Args, op, path, to string) error {
 		if mode == "" {
 			mode = "755"
 		}
-		return b.json(ctx, http.MethodPost, "/files/folder", url.Values{"path": {path}, "mode": {mode}}, nil, nil)
+		return b.Mkdir(ctx, path, mode)
 	case "move":
-		return b.json(ctx, http.MethodPost, "/files/move", url.Values{"source": {path}, "destination": {to}}, nil, nil)
+		return b.Move(ctx, path, to)
 	case "delete":
-		return b.json(ctx, http.MethodDelete, "/files", url.Values{"path": {path}, "recursive": {"true"}}, nil, nil)
+		return b.Delete(ctx, path, true)
 	case "chmod":
 		return b.chmod(ctx, path, mode)
 	}

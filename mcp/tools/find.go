@@ -3,12 +3,9 @@ package tools
 import (
 	"context"
 	"fmt"
-	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 
-	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
 
@@ -73,9 +70,8 @@ func foundText(path string, lines []string, from int) Result {
 }
 
 func (b *box) listing(ctx context.Context, path string, depth int) ([]string, error) {
-	var files []wire.FileInfo
-	q := url.Values{"path": {path}, "depth": {strconv.Itoa(depth)}}
-	if err := b.json(ctx, http.MethodGet, "/files", q, nil, &files); err != nil {
+	files, err := b.List(ctx, path, depth)
+	if err != nil {
 		return nil, err
 	}
 	lines := make([]string, 0, len(files))
@@ -103,14 +99,14 @@ func (b *box) search(ctx context.Context, a Args, path string) ([]string, error)
 	}
 	out, err := b.execute(ctx, searchCommand(a, path), 60)
 	if err != nil {
-		if engine.KindOf(err) == engine.KindTimeout {
+		if codeOf(err) == wire.CodeExecTimeout {
 			return nil, invalid(`Narrow it with "path", "glob" or "depth"`, "the search took longer than 60 s")
 		}
 		return nil, err
 	}
 	text := strings.TrimRight(printable([]byte(out.Result)), "\n")
 	if out.ExitCode == noSuchDir {
-		return nil, noFile(&engine.Error{Code: "FILE_NOT_FOUND"}, a)
+		return nil, noSuchFile(a)
 	}
 	if out.ExitCode == badRegex {
 		return nil, invalid("Use extended regex, as \"foo|bar[0-9]+\"; escape ( [ { for plain text", `"grep" is not valid: %s`, clip(text, 200, "cut"))

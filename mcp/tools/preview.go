@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
 	"time"
 
@@ -40,11 +38,11 @@ func (k *kit) expose(ctx context.Context, a Args) (Result, error) {
 		return Result{}, err
 	}
 	port := a.Int("port", 0)
-	var use wire.PortInUse
-	if err := b.json(ctx, http.MethodGet, fmt.Sprintf("/port/%d/in-use", port), nil, nil, &use); err != nil {
+	listens, err := b.Listens(ctx, port)
+	if err != nil {
 		return Result{}, err
 	}
-	if !use.IsInUse {
+	if !listens {
 		return Fail(`Nothing listens on port %d in %s. Start the server with sandbox_exec {"id":%q,"command":"…","background":true} and call again.`, port, sb.Name, a.Str("id")), nil
 	}
 	answer, err := b.knock(ctx, port)
@@ -63,29 +61,21 @@ func (k *kit) expose(ctx context.Context, a Args) (Result, error) {
 func (b *box) knock(ctx context.Context, port int) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://toolbox/proxy/%d/", port), nil)
-	if err != nil {
+	res, err := b.Proxy(ctx, port, "")
+	if err == nil {
+		return fmt.Sprintf("answers with HTTP %d", res.StatusCode), res.Body.Close()
+	}
+	var (
+		known    *engine.Error
+		answered *wire.Error
+	)
+	switch {
+	case errors.As(err, &known):
 		return "", err
-	}
-	client := http.Client{Transport: b.http.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := client.Do(req)
-	if err != nil {
-		var e *engine.Error
-		if errors.As(err, &e) {
-			return "", err
-		}
+	case !errors.As(err, &answered), answered.Code == wire.CodeBadGateway:
 		return "is open but does not answer HTTP yet", nil
+	case answered.Code == wire.CodeNotImplemented, answered.Code == wire.CodeNotFound:
+		return "", unsupported("Fetch it inside the sandbox with sandbox_exec and curl", "previews of ports are not built yet")
 	}
-	defer resp.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-	if resp.StatusCode >= 400 {
-		te := wire.ParseError(resp.StatusCode, body)
-		if te.Code == wire.CodeNotImplemented || te.Code == wire.CodeNotFound {
-			return "", unsupported("Fetch it inside the sandbox with sandbox_exec and curl", "previews of ports are not built yet")
-		}
-		if te.Code == wire.CodeBadGateway {
-			return "is open but does not answer HTTP yet", nil
-		}
-	}
-	return fmt.Sprintf("answers with HTTP %d", resp.StatusCode), nil
+	return fmt.Sprintf("answers with HTTP %d", answered.Status), nil
 }

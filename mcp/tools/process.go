@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -105,7 +104,7 @@ func (k *kit) runInShell(ctx context.Context, a Args, b *box) (process string, d
 		k.shells.forget(a)
 	}
 	process = newID("x-")
-	if err = b.json(ctx, http.MethodPost, "/process/session", nil, wire.CreateSession{SessionID: process}, nil); err != nil {
+	if err = b.StartSession(ctx, process); err != nil {
 		return process, done, err
 	}
 	done, err = b.runIn(ctx, a, process)
@@ -115,7 +114,7 @@ func (k *kit) runInShell(ctx context.Context, a Args, b *box) (process string, d
 // gone tells that a session does not exist any more.
 func gone(err error) bool {
 	code := codeOf(err)
-	return code == string(wire.CodeNotFound) || code == string(wire.CodeSessionEnded)
+	return code == wire.CodeNotFound || code == wire.CodeSessionEnded
 }
 
 // runIn runs the command in a session and waits for its end. Meanwhile it
@@ -128,7 +127,7 @@ func (b *box) runIn(ctx context.Context, a Args, process string) (done wire.Sess
 	telling, stop := context.WithCancel(ctx)
 	var teller sync.WaitGroup
 	teller.Go(func() { b.tell(telling, a, process) })
-	err = b.json(ctx, http.MethodPost, sessionPath(process, "exec"), nil, wire.SessionExecute{Command: line}, &done)
+	done, err = b.Exec(ctx, process, wire.SessionExecute{Command: line})
 	stop()
 	teller.Wait()
 	return done, err
@@ -294,7 +293,7 @@ func shellQuote(s string) string {
 func (b *box) endQuietly(ctx context.Context, process string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	_ = b.end(ctx, process)
+	_ = b.EndSession(ctx, process)
 }
 
 func newID(prefix string) string {
@@ -344,8 +343,8 @@ func (k *kit) process(ctx context.Context, a Args) (Result, error) {
 
 // commandOf returns the last command of a session.
 func (b *box) commandOf(ctx context.Context, process string) (wire.Command, error) {
-	s, err := b.session(ctx, process)
-	if engine.KindOf(err) == engine.KindNotFound && codeOf(err) != "" || err == nil && len(s.Commands) == 0 {
+	s, err := b.Session(ctx, process)
+	if absent(err) || err == nil && len(s.Commands) == 0 {
 		return wire.Command{}, invalid(fmt.Sprintf(`sandbox_process {"id":%q} lists them; a restart of the sandbox ends them all`, b.id),
 			"there is no process %s", quote(process))
 	}
@@ -356,7 +355,7 @@ func (b *box) commandOf(ctx context.Context, process string) (wire.Command, erro
 }
 
 func (b *box) listProcesses(ctx context.Context) (Result, error) {
-	all, err := b.sessions(ctx)
+	all, err := b.Sessions(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -383,7 +382,7 @@ func (b *box) killProcess(ctx context.Context, process string, c wire.Command) (
 	if err != nil {
 		return Result{}, err
 	}
-	if err := b.end(ctx, process); err != nil {
+	if err := b.EndSession(ctx, process); err != nil {
 		return Result{}, err
 	}
 	status := "Killed " + process + "; its last output:"
@@ -421,7 +420,7 @@ func (b *box) processOutput(ctx context.Context, a Args, process string, c wire.
 			return Result{}, ctx.Err()
 		}
 		var err error
-		if c, err = b.command(ctx, process, c.ID); err != nil {
+		if c, err = b.Command(ctx, process, c.ID); err != nil {
 			return Result{}, err
 		}
 	}

@@ -229,7 +229,7 @@ func (k *kit) extend(ctx context.Context, a Args) (Result, error) {
 		if err != nil {
 			return Result{}, err
 		}
-		if err := box.touch(ctx); err != nil {
+		if err := box.Touch(ctx); err != nil {
 			return Result{}, err
 		}
 	}

@@ -83,7 +83,7 @@ func (s *shells) close(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, list := range idle {
 		for _, sh := range list {
-			all.Go(func() { _ = sh.box.end(ctx, sh.id) })
+			all.Go(func() { _ = sh.box.EndSession(ctx, sh.id) })
 		}
 	}
 	all.Wait()

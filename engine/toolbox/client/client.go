@@ -41,6 +41,21 @@ type Client struct {
 	http *http.Client
 }
 
+// AnswerError is an answer that could not be read: it broke off, or is not what
+// was asked for.
+type AnswerError struct {
+	Path string
+	Err  error
+}
+
+// Error tells what was asked.
+func (e *AnswerError) Error() string {
+	return fmt.Sprintf("read the toolbox's answer to %s: %v", e.Path, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *AnswerError) Unwrap() error { return e.Err }
+
 // New returns a client whose connections rt makes.
 func New(rt http.RoundTripper) *Client {
 	return &Client{http: &http.Client{
@@ -98,7 +113,7 @@ func (c *Client) call(ctx context.Context, method, path string, query url.Values
 		return res.Header, nil
 	}
 	if err := json.NewDecoder(io.LimitReader(res.Body, limit(path))).Decode(out); err != nil {
-		return nil, fmt.Errorf("decode the toolbox's answer to %s: %w", path, err)
+		return nil, &AnswerError{Path: path, Err: err}
 	}
 	return res.Header, nil
 }
@@ -177,7 +192,7 @@ func (c *Client) Logs(ctx context.Context, session, command string, offset, limi
 	}
 	next, err := strconv.ParseInt(h.Get(wire.OffsetHeader), 10, 64)
 	if err != nil {
-		return out, offset, fmt.Errorf("read the toolbox's log offset: %w", err)
+		return out, offset, &AnswerError{Path: path, Err: err}
 	}
 	return out, next, nil
 }
@@ -219,6 +234,32 @@ func (c *Client) WorkDir(ctx context.Context) (string, error) {
 	var out wire.Dir
 	_, err := c.call(ctx, http.MethodGet, "/work-dir", nil, nil, &out)
 	return out.Dir, err
+}
+
+// HomeDir returns the user's home directory.
+func (c *Client) HomeDir(ctx context.Context) (string, error) {
+	var out wire.Dir
+	_, err := c.call(ctx, http.MethodGet, "/user-home-dir", nil, nil, &out)
+	return out.Dir, err
+}
+
+// Listens tells whether something listens on a port.
+func (c *Client) Listens(ctx context.Context, port int) (bool, error) {
+	var out wire.PortInUse
+	_, err := c.call(ctx, http.MethodGet, fmt.Sprintf("/port/%d/in-use", port), nil, nil, &out)
+	return out.IsInUse, err
+}
+
+// Proxy asks what listens on a port for a page. An answer of 300 and above is a
+// *wire.Error, no matter whose. Close the body.
+func (c *Client) Proxy(ctx context.Context, port int, path string) (*http.Response, error) {
+	return c.do(ctx, http.MethodGet, fmt.Sprintf("/proxy/%d/%s", port, strings.TrimPrefix(path, "/")), nil, nil, "")
+}
+
+// Touch counts as activity and does nothing else.
+func (c *Client) Touch(ctx context.Context) error {
+	_, err := c.call(ctx, http.MethodGet, "/version", nil, nil, nil)
+	return err
 }
 
 // Status tells whether the toolbox is up and what it is doing.

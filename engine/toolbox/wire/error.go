@@ -70,6 +70,10 @@ type Error struct {
 	Message string
 	Partial *Partial // set with CodeExecTimeout only
 	Err     error    // the cause; not sent
+
+	// Of an answer only. Source tells who made it: Source is the toolbox, all
+	// else a server on the way, which may add a Kind and a Hint of its own.
+	Source, Kind, Hint string
 }
 
 // Error returns the message.
@@ -92,9 +96,12 @@ func BadRequest(format string, args ...any) *Error {
 // ParseError makes an Error of a failed answer. A body that is not an
 // ErrorResponse becomes the message.
 func ParseError(status int, body []byte) *Error {
-	var r ErrorResponse
+	var r struct {
+		ErrorResponse
+		Kind, Hint string
+	}
 	if err := json.Unmarshal(body, &r); err != nil || r.Message == "" {
 		return Errorf(status, "", "toolbox answered %d: %.200s", status, body)
 	}
-	return &Error{Status: status, Code: r.Code, Message: r.Message, Partial: r.Partial}
+	return &Error{Status: status, Code: r.Code, Message: r.Message, Partial: r.Partial, Source: r.Source, Kind: r.Kind, Hint: r.Hint}
 }
