@@ -99,7 +99,7 @@ func sqliteDB(path, lock string, conns int) (*bun.DB, error) {
 	}
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
-	return bun.NewDB(db, sqlitedialect.New()), nil
+	return bun.NewDB(db, textDialect{sqlitedialect.New()}), nil
 }
 
 func (s *Store) openPostgres(dbURL string) error {
@@ -110,7 +110,7 @@ func (s *Store) openPostgres(dbURL string) error {
 	db.SetMaxOpenConns(16)
 	db.SetMaxIdleConns(16)
 	db.SetConnMaxIdleTime(5 * time.Minute)
-	s.w = bun.NewDB(db, pgdialect.New())
+	s.w = bun.NewDB(db, textDialect{pgdialect.New()})
 	s.r, s.postgres = s.w, true
 	return nil
 }

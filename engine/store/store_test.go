@@ -34,6 +34,7 @@ var suite = []struct {
 	{"pages", testPages},
 	{"pages under inserts", testPagesUnderInserts},
 	{"bad queries", testBadQueries},
+	{"odd text", testOddText},
 	{"idempotency", testIdempotency},
 	{"snapshots", testSnapshots},
 	{"snapshot pages", testSnapshotPages},
