@@ -204,8 +204,10 @@ func TestDownload(t *testing.T) {
 	if status, _, body := b.send("GET", "/files/download?path=a%20%22q%22%20%C3%A9.txt", nil, "Range", "bytes=1-2"); status != 206 || body != "el" {
 		t.Errorf("range: got %d %q", status, body)
 	}
-	if _, _, body := b.send("GET", "/files/download?path=/proc/self/status", nil); !strings.Contains(body, "Pid:") {
-		t.Errorf("virtual file: got %q", body)
+	for path, want := range map[string]string{"/proc/self/status": "Pid:", "/sys/devices/system/cpu/online": "0"} {
+		if status, _, body := b.send("GET", "/files/download?path="+path, nil); status != 200 || !strings.Contains(body, want) {
+			t.Errorf("virtual file %s: got %d %q", path, status, body)
+		}
 	}
 	for path, want := range map[string]struct {
 		status int

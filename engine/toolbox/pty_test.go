@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -170,4 +171,23 @@ func FuzzPTYEnv(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A user may delete the work directory, and images need not have it.
+func TestPTYWithoutWorkDirectory(t *testing.T) {
+	b := open(t)
+	if err := os.RemoveAll(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	p, err := b.CreatePTY(t.Context(), wire.PTYCreate{ID: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Write(t.Context(), []byte("pwd; exit 3\n")); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if code, err := p.Copy(t.Context(), &out); code != 3 || err != nil || !strings.Contains(out.String(), "\r\n/\r\n") {
+		t.Errorf("got %d, %v, %q, want 3 and /", code, err, out.String())
+	}
 }

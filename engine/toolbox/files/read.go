@@ -24,6 +24,10 @@ type Download struct {
 // maxVirtual bounds files whose size is only known by reading, as in /proc.
 const maxVirtual = 8 << 20
 
+// sysfsSize is the largest size that the files of /sys and control groups,
+// which are mostly shorter, tell of themselves.
+const sysfsSize = 4096
+
 // Open opens a regular file.
 func (f *FS) Open(path string) (*Download, error) {
 	p, err := f.path("path", path)
@@ -47,14 +51,14 @@ func (f *FS) Open(path string) (*Download, error) {
 		return nil, fail(err, path)
 	}
 	d := &Download{ReadSeekCloser: file, Name: info.Name(), Size: info.Size(), ModTime: info.ModTime()}
-	if info.Size() == 0 {
+	if info.Size() <= sysfsSize {
 		return d.virtual(path, info)
 	}
 	return d, nil
 }
 
-// virtual reads a file that says it is empty, because those of /proc do and
-// are not.
+// virtual reads a file whose size may be a lie: those of /proc say that they
+// are empty and those of /sys that they have a page.
 func (d *Download) virtual(path string, info fs.FileInfo) (*Download, error) {
 	b, err := io.ReadAll(io.LimitReader(d, maxVirtual))
 	d.Close()

@@ -168,18 +168,23 @@ func (s *Space) Resolve(path string) string {
 
 // dir resolves the directory a command runs in. Without one given, a missing
 // work directory is replaced by the home and that by the root, so that commands
-// work in any image.
+// and terminals work in any image.
 func (s *Space) dir(cwd string) (string, error) {
 	if cwd != "" {
 		d := s.Resolve(cwd)
 		return d, checkDir(d)
 	}
+	return s.StartDir(), nil
+}
+
+// StartDir is the directory of commands that name none.
+func (s *Space) StartDir() string {
 	for _, d := range []string{s.WorkDir(), s.User().Home} {
 		if checkDir(d) == nil {
-			return d, nil
+			return d
 		}
 	}
-	return "/", nil
+	return "/"
 }
 
 func checkDir(d string) error {

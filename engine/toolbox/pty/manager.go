@@ -94,7 +94,7 @@ func (m *Manager) check(q *wire.PTYCreate) error {
 		q.Envs = map[string]string{}
 	}
 	if q.Cwd == "" {
-		q.Cwd = m.runner.WorkDir()
+		q.Cwd = m.runner.StartDir()
 	} else {
 		q.Cwd = m.runner.Resolve(q.Cwd)
 	}
