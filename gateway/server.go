@@ -20,6 +20,7 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/gateway/api"
 	"github.com/atoll-sh/atoll/gateway/auth"
+	"github.com/atoll-sh/atoll/gateway/events"
 	"github.com/atoll-sh/atoll/gateway/proxy"
 	"github.com/atoll-sh/atoll/gateway/wire"
 )
@@ -53,6 +54,7 @@ type Server struct {
 	proxy    *proxy.Proxy
 	metrics  *metrics
 	api      *api.API
+	events   *events.Server
 	closing  chan struct{}
 	served   chan error // one value, when serving is over
 	once     sync.Once
@@ -134,7 +136,7 @@ func (s *Server) Close(ctx context.Context) error {
 
 func (s *Server) shut(ctx context.Context) error {
 	close(s.closing)
-	streams := s.proxy.Close(ctx)
+	streams := errors.Join(s.proxy.Close(ctx), s.events.Close(ctx))
 	graceful := s.http.Shutdown(ctx)
 	cut := s.http.Close()
 	if err := <-s.served; !errors.Is(err, http.ErrServerClosed) {
@@ -150,6 +152,10 @@ func (s *Server) handler() http.Handler {
 	guard := auth.New(s.config.Keys, time.Now)
 	browsers := auth.NewBrowsers(s.hosts()...)
 	s.api = api.New(s.apiConfig(guard))
+	s.events = events.New(events.Config{
+		Events: s.config.Events, Authenticate: guard.AuthenticateToken, Region: s.config.Region, Log: s.config.Log,
+		ToolboxURL: func(r *http.Request) string { return s.baseURL(r) + "/toolbox" },
+	})
 
 	r := chi.NewRouter()
 	r.Use(s.observe, s.recoverPanics, browsers.CheckHost, auth.CORS)
@@ -164,6 +170,8 @@ func (s *Server) handler() http.Handler {
 	mcp := browsers.CheckOrigin(guard.Require(s.mcp()))
 	r.Handle("/mcp", mcp)
 	r.Handle("/mcp/*", mcp)
+	r.Handle("/api/socket.io", s.events)
+	r.Handle("/api/socket.io/", s.events)
 	r.Mount("/api", s.api)
 	return r
 }

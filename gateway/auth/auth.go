@@ -76,6 +76,29 @@ func (g *Guard) Authenticate(r *http.Request) (engine.Principal, error) {
 	return g.keys.Authenticate(r.Context(), secret)
 }
 
+// AuthenticateToken returns whom a key belongs to that came in another way than
+// a request's header. It counts and refuses as Require does; remote is the
+// address of the peer.
+func (g *Guard) AuthenticateToken(ctx context.Context, remote, secret string) (engine.Principal, error) {
+	err := error(engine.Errorf(engine.KindUnauthenticated, "no API key was sent"))
+	if secret != "" && len(secret) <= maxSecret {
+		p, known := g.keys.Authenticate(ctx, secret)
+		if known == nil {
+			return p, nil
+		}
+		err = known
+	}
+	if engine.KindOf(err) == engine.KindUnauthenticated {
+		if left, _ := g.failed.hit(remote); left < 0 {
+			return engine.Principal{}, tooMany().Err()
+		}
+	}
+	return engine.Principal{}, err
+}
+
+// maxSecret bounds what is taken for a key.
+const maxSecret = 4096
+
 func bearer(r *http.Request) (string, error) {
 	header := r.Header.Get("Authorization")
 	if header == "" {
@@ -84,7 +107,7 @@ func bearer(r *http.Request) (string, error) {
 	}
 	scheme, secret, _ := strings.Cut(header, " ")
 	secret = strings.TrimSpace(secret)
-	if !strings.EqualFold(scheme, "Bearer") || secret == "" || len(secret) > 4096 {
+	if !strings.EqualFold(scheme, "Bearer") || secret == "" || len(secret) > maxSecret {
 		return "", engine.Errorf(engine.KindUnauthenticated, "the Authorization header is not of the form Bearer <key>")
 	}
 	return secret, nil
