@@ -665,7 +665,7 @@ func TestEvents(t *testing.T) {
 	}
 	want := []string{
 		"sandbox.created  creating", "sandbox.state.updated creating started",
-		"sandbox.state.updated started destroying", "sandbox.state.updated destroying destroyed", "sandbox.removed  destroyed",
+		"sandbox.desired-state.updated started destroyed", "sandbox.state.updated started destroying", "sandbox.state.updated destroying destroyed", "sandbox.removed  destroyed",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

@@ -16,7 +16,7 @@ const casRetries = 8
 // else moved the sandbox meanwhile, and tells watchers. On error the row is
 // unchanged. The caller holds the sandbox's op.
 func (c *Core) move(ctx context.Context, sb *store.Sandbox, next engine.State, change func(*store.Sandbox)) error {
-	old := sb.State
+	old, wished := sb.State, sb.Desired
 	if !old.CanBecome(next) {
 		return engine.Errorf(engine.KindConflict, "sandbox %s cannot go from %s to %s", sb.Name, old, next)
 	}
@@ -31,6 +31,9 @@ func (c *Core) move(ctx context.Context, sb *store.Sandbox, next engine.State, c
 	})
 	if err != nil {
 		return err
+	}
+	if sb.Desired != wished {
+		c.wished(sb, wished)
 	}
 	c.changed(sb, old)
 	return nil
@@ -89,6 +92,15 @@ func (c *Core) publish(kind string, sb *store.Sandbox, old string) {
 	c.Cluster.Publish(engine.Event{
 		Type: kind, OrganizationID: sb.OrganizationID, Time: c.Now().UTC(),
 		Sandbox: &copied, Old: old, New: string(sb.State),
+	})
+}
+
+// wished tells watchers of a new desired state.
+func (c *Core) wished(sb *store.Sandbox, old engine.DesiredState) {
+	copied := sb.Sandbox
+	c.Cluster.Publish(engine.Event{
+		Type: "sandbox.desired-state.updated", OrganizationID: sb.OrganizationID, Time: c.Now().UTC(),
+		Sandbox: &copied, Old: string(old), New: string(sb.Desired),
 	})
 }
 
