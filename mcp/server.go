@@ -113,13 +113,28 @@ func newServer(list []tools.Tool, opt Options) (*Server, error) {
 	for _, t := range s.tools {
 		s.inner.AddTool(definition(t), s.handler(t))
 	}
+	s.serve()
+	return s, nil
+}
+
+// Wrap returns a server that answers with what inner holds, through the same
+// guards, sessions and streams as the product. Toolsets mean nothing to it.
+func Wrap(inner *server.MCPServer, opt Options) *Server {
+	opt = opt.withDefaults()
+	s := &Server{opt: opt, log: opt.Log, inner: inner, sessions: newSessions(opt.SessionKey)}
+	s.life, s.stop = context.WithCancelCause(context.Background())
+	s.serve()
+	return s
+}
+
+// serve puts the transport over HTTP in front of inner.
+func (s *Server) serve() {
 	s.http = server.NewStreamableHTTPServer(s.inner,
 		server.WithSessionIdManagerResolver(s.sessions),
 		server.WithSessionIdleTTL(2*time.Hour),
 		server.WithDisableLocalhostProtection(true), // the guard checks hosts
-		server.WithStreamableHTTPLogger(opt.Log),
+		server.WithStreamableHTTPLogger(s.log),
 	)
-	return s, nil
 }
 
 func (o Options) withDefaults() Options {
