@@ -28,6 +28,7 @@ type host struct {
 	open   map[int]bool
 	next   int
 	fail   map[string]error // by operation
+	saving chan struct{}    // when set, a save says that it began and waits for its turn
 	driver *fake.Driver
 	home   string
 	run    string
@@ -113,6 +114,10 @@ func (d *fakeDisks) Unmount(context.Context, string) error     { return nil }
 func (d *fakeDisks) Grow(context.Context, string, int64) error { return nil }
 
 func (d *fakeDisks) Save(_ context.Context, _, as string) (int64, error) {
+	if d.saving != nil {
+		d.saving <- struct{}{}
+		<-d.saving
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.saved[as] = true

@@ -265,10 +265,17 @@ func (r *Runner) EnsureImage(ctx context.Context, req engine.EnsureImage) (engin
 	return img, err
 }
 
-// DropDisk implements engine.Runner.
+// DropDisk implements engine.Runner. It waits for a SaveDisk of the same disk:
+// a caller that gave up on that one would otherwise leave a disk behind that
+// nobody knows.
 func (r *Runner) DropDisk(ctx context.Context, disk string) error {
+	defer r.lock(savedLock(disk))()
 	return r.cfg.Disks.Drop(ctx, disk)
 }
+
+// savedLock is the key of a saved disk among the locks. No id of a sandbox
+// looks like it. It is taken before a sandbox's lock.
+func savedLock(disk string) string { return "disk " + disk }
 
 // Info implements engine.Runner.
 func (r *Runner) Info(ctx context.Context) (engine.RunnerInfo, error) {
@@ -289,18 +296,27 @@ func (r *Runner) Info(ctx context.Context) (engine.RunnerInfo, error) {
 	return info, nil
 }
 
+// askAtOnce is how many toolboxes are asked at the same time. A silent one
+// keeps its place for a second, so a few must not hold up all others.
+const askAtOnce = 256
+
+// askLimit bounds the asking of all toolboxes. What is known by then is told.
+const askLimit = 3 * time.Second
+
 // Instances implements engine.Runner. It asks each running toolbox for its
-// activity, a few at a time, and gives up on one after a second.
+// activity and gives up on one after a second.
 func (r *Runner) Instances(ctx context.Context) ([]engine.Instance, error) {
 	list := r.all()
 	out := make([]engine.Instance, len(list))
-	sem := make(chan struct{}, 8)
+	sem := make(chan struct{}, askAtOnce)
+	asking, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
 	var wg sync.WaitGroup
 	for i, in := range list {
 		wg.Go(func() {
 			sem <- struct{}{}
 			defer func() { <-sem }()
-			in.refresh(ctx)
+			in.refresh(asking)
 			out[i] = in.snapshot()
 		})
 	}
@@ -347,6 +363,7 @@ func (r *Runner) SetNetwork(ctx context.Context, sandbox string, p engine.Networ
 
 // SaveDisk implements engine.Runner.
 func (r *Runner) SaveDisk(ctx context.Context, sandbox, disk string) (engine.SavedDisk, error) {
+	defer r.lock(savedLock(disk))()
 	defer r.lock(sandbox)()
 	in, err := r.find(sandbox)
 	if err != nil {

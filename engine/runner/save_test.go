@@ -1,0 +1,38 @@
+package runner
+
+import (
+	"runtime"
+	"testing"
+)
+
+// A caller that gives up on a save drops the disk while it is still being
+// made. Storms of deletes and snapshots left disks behind in that way.
+func TestDropWaitsForSave(t *testing.T) {
+	h := newHost(t)
+	r := h.runner(t)
+	defer r.Close()
+	if _, err := r.Launch(t.Context(), launch("s1")); err != nil {
+		t.Fatal(err)
+	}
+	h.saving = make(chan struct{})
+	saved, dropped := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := r.SaveDisk(t.Context(), "s1", "snap-1")
+		saved <- err
+	}()
+	<-h.saving
+	go func() { dropped <- r.DropDisk(t.Context(), "snap-1") }()
+	for range 1000 {
+		runtime.Gosched() // without its turn the drop would be over by now
+	}
+	h.saving <- struct{}{}
+	if err := <-saved; err != nil {
+		t.Error(err)
+	}
+	if err := <-dropped; err != nil {
+		t.Error(err)
+	}
+	if len(h.saved) != 0 {
+		t.Errorf("got saved disks %v, want none", h.saved)
+	}
+}
