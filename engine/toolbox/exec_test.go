@@ -375,7 +375,7 @@ func TestOtherOperations(t *testing.T) {
 		"/version":                     `{"version":"test"}`,
 		"/work-dir":                    `{"dir":"` + b.dir + `"}`,
 		"/user-home-dir":               `{"dir":"` + b.dir + `"}`,
-		"/git/status?path=x":           `"statusCode":501`,
+		"/git/status?path=x":           `"code":"GIT_REPO_NOT_FOUND"`,
 		"/lsp/completions":             `"code":"NOT_IMPLEMENTED"`,
 		"/computeruse/status":          `"statusCode":501`,
 		"/process/interpreter/context": `"statusCode":501`,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +90,6 @@ func (t *Toolbox) routes() []route {
 		{"POST /files/upload", work, t.upload},
 		{"POST /files/upload-v2", work, t.upload},
 
-		{"/git/", quiet, notYet("git")},
 		{"/lsp/", quiet, notYet("language servers")},
 		{"/computeruse/", quiet, notYet("computer use")},
 		{"/process/interpreter/", quiet, notYet("the stateful interpreter")},
@@ -100,7 +100,7 @@ func (t *Toolbox) routes() []route {
 // Handler serves the whole API.
 func (t *Toolbox) Handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, r := range t.routes() {
+	for _, r := range slices.Concat(t.routes(), t.gitRoutes()) {
 		mux.Handle(r.pattern, t.wrap(r))
 	}
 	return mux

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/atoll-sh/atoll/engine/toolbox/files"
+	"github.com/atoll-sh/atoll/engine/toolbox/git"
 	"github.com/atoll-sh/atoll/engine/toolbox/process"
 	"github.com/atoll-sh/atoll/engine/toolbox/pty"
 	"github.com/atoll-sh/atoll/engine/toolbox/session"
@@ -86,6 +87,7 @@ type Toolbox struct {
 	sessions *session.Manager
 	ptys     *pty.Manager
 	files    *files.FS
+	git      *git.Git
 	sudo     *sudo.Server // nil: off
 	trimmer  *trimmer     // nil: off
 	cpu      *cpuMeter
@@ -105,6 +107,7 @@ func New(c Config) (*Toolbox, error) {
 	t.runner = process.NewRunner(process.NewSpace(t.table, users, c.User, c.WorkDir, c.Env))
 	t.ptys = pty.NewManager(t.runner)
 	t.files = files.New(t.runner.Space)
+	t.git = git.New(t.runner)
 	t.proxy = newProxy()
 	state, err := stateDir(c.StateDir)
 	if err == nil {

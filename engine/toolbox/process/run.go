@@ -65,6 +65,7 @@ type Input struct {
 	Stdin   string
 	Timeout time.Duration // 0: none
 	Split   bool          // keep stdout and stderr apart as well
+	Grace   time.Duration // between SIGTERM and SIGKILL; 0: SIGKILL at once
 }
 
 // Run runs c to its end. When ctx ends, because the caller went away, or the
@@ -83,7 +84,7 @@ func (r *Runner) Run(ctx context.Context, c Command, in Input) (wire.ExecuteResp
 		return wire.ExecuteResponse{}, err
 	}
 	out := r.collect(p, in)
-	timedOut := p.await(ctx, in.Timeout)
+	timedOut := p.await(ctx, in)
 	res := out()
 	res.TimedOut = timedOut
 	res.ExitCode = p.child.Exit().Code
@@ -119,10 +120,10 @@ func (p *Process) Release() {
 }
 
 // await waits for the end and kills at the timeout or the end of ctx.
-func (p *Process) await(ctx context.Context, timeout time.Duration) (timedOut bool) {
+func (p *Process) await(ctx context.Context, in Input) (timedOut bool) {
 	var expire <-chan time.Time
-	if timeout > 0 {
-		t := time.NewTimer(timeout)
+	if in.Timeout > 0 {
+		t := time.NewTimer(in.Timeout)
 		defer t.Stop()
 		expire = t.C
 	}
@@ -133,7 +134,11 @@ func (p *Process) await(ctx context.Context, timeout time.Duration) (timedOut bo
 		timedOut = true
 	case <-ctx.Done():
 	}
-	p.child.Kill()
+	if in.Grace > 0 {
+		p.child.Terminate(context.WithoutCancel(ctx), in.Grace)
+	} else {
+		p.child.Kill()
+	}
 	return timedOut
 }
 

@@ -35,6 +35,16 @@ const (
 	CodeTooMany          Code = "TOO_MANY_REQUESTS"
 	CodeDiskFull         Code = "INSUFFICIENT_STORAGE"
 	CodeBadGateway       Code = "BAD_GATEWAY"
+
+	CodeGitAuthFailed     Code = "GIT_AUTH_FAILED"
+	CodeGitRepoNotFound   Code = "GIT_REPO_NOT_FOUND"
+	CodeGitBranchNotFound Code = "GIT_BRANCH_NOT_FOUND"
+	CodeGitBranchExists   Code = "GIT_BRANCH_EXISTS"
+	CodeGitPushRejected   Code = "GIT_PUSH_REJECTED"
+	CodeGitDirtyWorktree  Code = "GIT_DIRTY_WORKTREE"
+	CodeGitMergeConflict  Code = "GIT_MERGE_CONFLICT"
+	CodeGitTransport      Code = "GIT_TRANSPORT_FAILED"
+	CodeGitRemoteRejected Code = "GIT_REMOTE_REJECTED"
 )
 
 // ErrorResponse is the body of every failed call. The fields below Method are
