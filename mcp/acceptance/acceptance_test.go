@@ -23,15 +23,15 @@ import (
 	"github.com/atoll-sh/atoll/mcp/mcptest"
 )
 
-// published are the programs, with the Node they need.
-var published = []string{
+// agents are the programs that use a server, with the Node they need.
+var agents = []string{
 	"node@24.21.0",
 	"@modelcontextprotocol/inspector@2.12.0",
 	"@anthropic-ai/claude-code@2.1.330",
 }
 
-// install returns the directory with the published programs.
-func install(t *testing.T) string {
+// install returns a directory with published programs in it.
+func install(t *testing.T, published ...string) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -79,7 +79,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, npm: install(t), home: t.TempDir(), atoll: filepath.Join(t.TempDir(), "atoll")}
+	w := &world{t: t, npm: install(t, agents...), home: t.TempDir(), atoll: filepath.Join(t.TempDir(), "atoll")}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", w.atoll, "github.com/atoll-sh/atoll/cmd/atoll")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
@@ -87,7 +87,7 @@ func newWorld(t *testing.T) *world {
 	box := mcptest.NewToolbox(t)
 	t.Cleanup(box.Close)
 	e := gatewaytest.NewWith(t, box.Handler())
-	agents, err := mcp.New(
+	server, err := mcp.New(
 		mcp.Backend{Sandboxes: e, Snapshots: e.Snapshots(), Toolboxes: e, Inspector: e},
 		mcp.Options{Version: "test", Log: slog.New(slog.DiscardHandler), Principal: func(r *http.Request) (engine.Principal, bool) {
 			p, err := e.Authenticate(r.Context(), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
@@ -96,8 +96,8 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.url = gatewaytest.Serve(t, e, func(c *gateway.Config) { c.MCP = agents.Handler() }).URL()
-	t.Cleanup(func() { agents.Close() })
+	w.url = gatewaytest.Serve(t, e, func(c *gateway.Config) { c.MCP = server.Handler() }).URL()
+	t.Cleanup(func() { server.Close() })
 	secret := filepath.Join(w.home, ".config", "atoll", "credentials.json")
 	if err := os.MkdirAll(filepath.Dir(secret), 0o700); err != nil {
 		t.Fatal(err)

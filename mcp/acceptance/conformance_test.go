@@ -1,0 +1,162 @@
+package acceptance
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// suite is the protocol's own conformance suite. Older Nodes cannot run it.
+var suite = []string{"node@24.21.0", "@modelcontextprotocol/conformance@0.2.0-alpha.12"}
+
+// revisions are those whose requirements have to be met.
+var revisions = []string{"2025-11-25", "2026-07-28"}
+
+// runSuite runs the suite against a server and logs its summary. Every
+// scenario that fails, or passes against its baseline, fails the test.
+func runSuite(t *testing.T, server string, args ...string) {
+	t.Helper()
+	bin := filepath.Join(install(t, suite...), "node_modules")
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, ".bin", "conformance"),
+		append([]string{"server", "--url", server, "--output-dir", t.TempDir()}, args...)...)
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(bin, "node", "bin")+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	all := string(out)
+	_, summary, ok := strings.Cut(all, "=== SUMMARY ===")
+	if err != nil || !ok {
+		t.Fatalf("conformance %v: %v\n%s", args, err, all)
+	}
+	t.Logf("%s", summary)
+}
+
+// build compiles a command of this module.
+func build(t *testing.T, name string) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), name)
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "github.com/atoll-sh/atoll/cmd/"+name)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// start runs a server until the test ends.
+func start(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		var exit *exec.ExitError
+		if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+			t.Errorf("wait for %s: %v", cmd.Path, err)
+		}
+	})
+}
+
+// The protocol stack, with the tools that the suite calls.
+func TestConformanceRequirements(t *testing.T) {
+	cmd := exec.Command(build(t, "mcp-conformance"), "--listen", "127.0.0.1:0")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	start(t, cmd)
+	server, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, revision := range revisions {
+		t.Run(revision, func(t *testing.T) {
+			runSuite(t, strings.TrimSpace(server), "--requirements", revision)
+		})
+	}
+}
+
+// The product as it is served, in every scenario but those in its baseline.
+func TestConformanceOfProduct(t *testing.T) {
+	server := serveProduct(t)
+	for _, revision := range revisions {
+		t.Run(revision, func(t *testing.T) {
+			runSuite(t, server+"/mcp", "--suite", "all", "--spec-version", revision,
+				"--expected-failures", filepath.Join("testdata", "conformance-"+revision+".yml"))
+		})
+	}
+}
+
+// serveProduct starts the real server with a home of its own and returns a URL
+// that adds the key, which the suite cannot send.
+func serveProduct(t *testing.T) string {
+	t.Helper()
+	const key = "atl_conformance_0123456789abcdef0123456789"
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	home, err := os.MkdirTemp("", "ah") // short, because sockets lie below it
+	if err != nil {
+		t.Fatal(err)
+	}
+	atoll := build(t, "atoll")
+	t.Cleanup(func() {
+		if out, err := exec.Command(atoll, "down", "--home", home).CombinedOutput(); err != nil {
+			t.Errorf("down: %v\n%s", err, out)
+			return
+		}
+		os.RemoveAll(home)
+	})
+	log, err := os.Create(filepath.Join(home, "test-server.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(atoll, "serve", "--home", home, "--listen", address, "--pool-size", "0", "--disk-gib", "4")
+	cmd.Env = append(os.Environ(), "ATOLL_API_KEY="+key)
+	cmd.Stdout, cmd.Stderr = log, log
+	start(t, cmd)
+	target := &url.URL{Scheme: "http", Host: address}
+	awaitReady(t, target.String()+"/readyz", log.Name())
+
+	proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host
+		r.Out.Header.Set("Authorization", "Bearer "+key)
+	}})
+	t.Cleanup(func() {
+		proxy.CloseClientConnections()
+		proxy.Close()
+	})
+	return proxy.URL
+}
+
+func awaitReady(t *testing.T, ready, log string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		res, err := http.Get(ready)
+		if err == nil {
+			res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			out, _ := os.ReadFile(log)
+			t.Fatalf("the server is not ready: %v\n%s", err, out)
+		}
+	}
+}
