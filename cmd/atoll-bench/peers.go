@@ -115,11 +115,23 @@ func (b *bench) imported(ctx context.Context, name string) (peer, bool) {
 		fmt.Fprintf(os.Stderr, "  %s load: %v: %s\n", name, err, tail(out, 300))
 		return peer{}, false
 	}
-	return peer{name + "_run", bin, []string{"run", "--rm", "--network", "none", "atoll:default", "true"}}, true
+	args := []string{"run", "--rm", "--network", "none"}
+	if name == "podman" {
+		// podman raises these to the most there is, which a host without
+		// CAP_SYS_RESOURCE refuses.
+		args = append(args, "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+	}
+	return peer{name + "_run", bin, append(args, "atoll:default", "true")}, true
 }
 
 // containerdSocket finds the socket of the server's containerd.
 func containerdSocket(home string) (string, error) {
+	id, err := serverID(home)
+	return filepath.Join("/run/atoll", id, "containerd.sock"), err
+}
+
+// serverID reads the short id that names everything a server makes.
+func serverID(home string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(home, "server.json"))
 	if err != nil {
 		return "", err
@@ -127,8 +139,5 @@ func containerdSocket(home string) (string, error) {
 	var v struct {
 		ID string `json:"id"`
 	}
-	if err := json.Unmarshal(b, &v); err != nil {
-		return "", err
-	}
-	return filepath.Join("/run/atoll", v.ID, "containerd.sock"), nil
+	return v.ID, json.Unmarshal(b, &v)
 }

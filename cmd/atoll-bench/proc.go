@@ -11,12 +11,13 @@ import (
 )
 
 // toolboxPSS returns the proportional set size of the largest toolbox process
-// on this host, in MB.
-func toolboxPSS() (float64, error) {
+// of the server with this id, in MB.
+func toolboxPSS(id string) (float64, error) {
 	most := 0.0
 	for _, pid := range pids() {
 		args, _ := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
-		if !bytes.HasPrefix(args, []byte("/.atoll/toolbox")) {
+		group, _ := os.ReadFile(filepath.Join("/proc", pid, "cgroup"))
+		if !bytes.HasPrefix(args, []byte("/.atoll/toolbox")) || !bytes.Contains(group, []byte("/atoll-"+id+"/")) {
 			continue
 		}
 		b, err := os.ReadFile(filepath.Join("/proc", pid, "smaps_rollup"))
@@ -33,7 +34,7 @@ func toolboxPSS() (float64, error) {
 
 // treeRSS adds up the server's and its containerd's resident memory, in MB.
 // Shims belong to sandboxes and are named in the detail only.
-func treeRSS(home string, server int) (mb float64, detail string, err error) {
+func treeRSS(home, id string, server int) (mb float64, detail string, err error) {
 	rss := func(pid string) float64 {
 		b, _ := os.ReadFile(filepath.Join("/proc", pid, "status"))
 		return field(string(b), "VmRSS:") / 1000
@@ -47,7 +48,7 @@ func treeRSS(home string, server int) (mb float64, detail string, err error) {
 		switch {
 		case strings.Contains(line, " containerd ") && strings.Contains(line, home):
 			ctrd += rss(pid)
-		case strings.Contains(line, "containerd-shim-runc-v2") && strings.Contains(line, "-namespace atoll"):
+		case strings.Contains(line, "containerd-shim-runc-v2") && strings.Contains(line, "/run/atoll/"+id+"/"):
 			shims += rss(pid)
 			n++
 		}

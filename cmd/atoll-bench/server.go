@@ -117,6 +117,10 @@ func (s *server) call(ctx context.Context, method, path string, in, out any) err
 	return s.send(ctx, method, path, "application/json", body, out)
 }
 
+// mcpHeaders are what the stateless revision of MCP wants beside the body of a
+// call of the exec tool.
+var mcpHeaders = map[string]string{"Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "sandbox_exec"}
+
 func (s *server) send(ctx context.Context, method, path, contentType string, body io.Reader, out any) error {
 	req, err := http.NewRequestWithContext(ctx, method, s.url+path, body)
 	if err != nil {
@@ -125,6 +129,11 @@ func (s *server) send(ctx context.Context, method, path, contentType string, bod
 	req.Header.Set("Authorization", "Bearer "+apiKey)
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("Accept", "application/json, text/event-stream")
+	if path == "/mcp" {
+		for k, v := range mcpHeaders {
+			req.Header.Set(k, v)
+		}
+	}
 	res, err := s.client.Do(req)
 	if err != nil {
 		return err
