@@ -456,6 +456,18 @@ func TestPanicBecomesToolError(t *testing.T) {
 	}
 }
 
+// Both revisions list unknown tools among the protocol errors, apart from what
+// goes wrong inside a tool.
+func TestUnknownToolsAreProtocolErrors(t *testing.T) {
+	_, web := open(t, testTools(), Options{})
+	for _, era := range []string{legacy, modern} {
+		got := newAgent(t, web.URL+"/mcp", "org", era).call("sandbox_run", nil, nil)
+		if got.Error == nil || got.Error.Code != -32602 || !strings.Contains(got.Error.Message, "sandbox_run") || got.ID != 1.0 {
+			t.Errorf("%s: got %+v, want error -32602 that names the tool, with the request's id", era, got)
+		}
+	}
+}
+
 func TestReadOnlyIsAnUpperBound(t *testing.T) {
 	_, web := open(t, testTools(), Options{ReadOnly: true})
 	a := newAgent(t, web.URL+"/mcp", "org", modern)
