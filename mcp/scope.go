@@ -25,8 +25,10 @@ func (sc scope) offers(t tools.Tool) bool {
 	return slices.Contains(sc.sets, tools.SetAll) || slices.Contains(sc.sets, t.Set)
 }
 
-type scopeKey struct{}
-type principalKey struct{}
+type (
+	scopeKey     struct{}
+	principalKey struct{}
+)
 
 func withPrincipal(ctx context.Context, p engine.Principal) context.Context {
 	return context.WithValue(ctx, principalKey{}, p)

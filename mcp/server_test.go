@@ -74,7 +74,8 @@ func newAgent(t *testing.T, url, key, era string) *agent {
 	a := &agent{t: t, url: url, key: key, era: era}
 	if era == legacy {
 		res := a.post(t.Context(), map[string]any{"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": map[string]any{
-			"protocolVersion": legacy, "capabilities": map[string]any{}, "clientInfo": map[string]any{"name": "t", "version": "1"}}}, nil)
+			"protocolVersion": legacy, "capabilities": map[string]any{}, "clientInfo": map[string]any{"name": "t", "version": "1"},
+		}}, nil)
 		res.Body.Close()
 		if a.session = res.Header.Get(sessionHeader); a.session == "" {
 			t.Fatalf("initialize: status %d, no session id", res.StatusCode)
@@ -220,15 +221,18 @@ const noArgs = `{"type":"object","properties":{}}`
 // testTools are tools whose behaviour the transports are tested with.
 func testTools() []tools.Tool {
 	return []tools.Tool{
-		{Name: "count", Set: tools.SetCore, Schema: `{"type":"object","properties":{"n":{"type":"integer"},"tag":{"type":"string"}}}`,
+		{
+			Name: "count", Set: tools.SetCore, Schema: `{"type":"object","properties":{"n":{"type":"integer"},"tag":{"type":"string"}}}`,
 			Handler: func(_ context.Context, a tools.Args) (tools.Result, error) {
 				for i := range a.Int("n", 5) {
 					a.Progress(fmt.Sprintf("%s%d", a.Str("tag"), i))
 				}
 				return tools.Text("counted"), nil
-			}},
+			},
+		},
 		{Name: "panic", Set: tools.SetCore, Schema: noArgs, Handler: func(context.Context, tools.Args) (tools.Result, error) { panic("secret detail") }},
-		{Name: "sleep", Set: tools.SetCore, Schema: `{"type":"object","properties":{"ms":{"type":"integer"}}}`, Hints: tools.Hints{ReadOnly: true},
+		{
+			Name: "sleep", Set: tools.SetCore, Schema: `{"type":"object","properties":{"ms":{"type":"integer"}}}`, Hints: tools.Hints{ReadOnly: true},
 			Handler: func(ctx context.Context, a tools.Args) (tools.Result, error) {
 				select {
 				case <-time.After(time.Duration(a.Int("ms", 0)) * time.Millisecond):
@@ -236,7 +240,8 @@ func testTools() []tools.Tool {
 				case <-ctx.Done():
 					return tools.Result{}, ctx.Err()
 				}
-			}},
+			},
+		},
 	}
 }
 
@@ -297,12 +302,14 @@ func TestNobodyCancelsAnothersCall(t *testing.T) {
 
 func TestOwnCancellation(t *testing.T) {
 	ended := make(chan error, 1)
-	list := append(testTools(), tools.Tool{Name: "hang", Set: tools.SetCore, Schema: noArgs,
+	list := append(testTools(), tools.Tool{
+		Name: "hang", Set: tools.SetCore, Schema: noArgs,
 		Handler: func(ctx context.Context, _ tools.Args) (tools.Result, error) {
 			<-ctx.Done()
 			ended <- context.Cause(ctx)
 			return tools.Result{}, ctx.Err()
-		}})
+		},
+	})
 	s, web := open(t, list, Options{})
 
 	t.Run("legacy by notification", func(t *testing.T) {

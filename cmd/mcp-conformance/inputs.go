@@ -281,7 +281,7 @@ func withChoices() map[string]any {
 	}}
 }
 
-func promptWithInput(_ context.Context, req mcp.GetPromptRequest) (*mcp.GetPromptResult, error) {
+func promptWithInput(ctx context.Context, req mcp.GetPromptRequest) (*mcp.GetPromptResult, error) {
 	r := server.ElicitationResponse(req.Params.InputResponses, "user_context")
 	if r == nil || r.Action == "" {
 		return server.NewInputRequestBuilder("").Elicit("user_context", mcp.ElicitationParams{
@@ -289,7 +289,7 @@ func promptWithInput(_ context.Context, req mcp.GetPromptRequest) (*mcp.GetPromp
 		}).PromptResult(), nil
 	}
 	content, _ := r.Content.(map[string]any)
-	return fixedPrompt(mcp.NewTextContent(fmt.Sprintf("Context: %v", content["context"])))(nil, req)
+	return fixedPrompt(mcp.NewTextContent(fmt.Sprintf("Context: %v", content["context"])))(ctx, req)
 }
 
 // needsSampling refuses calls of test_missing_capability by modern clients that

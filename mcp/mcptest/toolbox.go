@@ -1,6 +1,7 @@
 package mcptest
 
 import (
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -9,8 +10,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"encoding/json"
 
 	"github.com/atoll-sh/atoll/engine/toolbox"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"

@@ -97,8 +97,10 @@ func TestBrokenToolboxes(t *testing.T) {
 		"the engine's": {func(*http.Request) (*http.Response, error) {
 			return nil, engine.Errorf(engine.KindExhausted, "too much").WithHint("wait")
 		}, []string{"too much. Wait."}},
-		"a server between, with a hint": {reply(409, `{"message":"Sandbox box is stopped: start it","kind":"conflict","hint":"start it","source":"DAYTONA_API"}`),
-			[]string{"Sandbox box is stopped.", `sandbox_control {"id":"box","action":"start"}`}},
+		"a server between, with a hint": {
+			reply(409, `{"message":"Sandbox box is stopped: start it","kind":"conflict","hint":"start it","source":"DAYTONA_API"}`),
+			[]string{"Sandbox box is stopped.", `sandbox_control {"id":"box","action":"start"}`},
+		},
 		"a server between, without": {reply(404, `{"message":"Sandbox box not found"}`), []string{"Sandbox box not found.", "call sandbox_list"}},
 	} {
 		t.Run(name, func(t *testing.T) {
