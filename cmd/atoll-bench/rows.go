@@ -187,7 +187,9 @@ func (b *bench) files(ctx context.Context) error {
 	defer b.srv.remove(context.WithoutCancel(ctx), sb.ID)
 	var cp, up, down []time.Duration
 	for i := range 5 {
-		d, err := timed(func() error { return exec.CommandContext(ctx, "cp", "--reflink=never", src, filepath.Join(dir, "b"+strconv.Itoa(i))).Run() })
+		d, err := timed(func() error {
+			return exec.CommandContext(ctx, "cp", "--reflink=never", src, filepath.Join(dir, "b"+strconv.Itoa(i))).Run()
+		})
 		if err != nil {
 			return err
 		}

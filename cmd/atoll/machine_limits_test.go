@@ -117,3 +117,44 @@ func TestMachineBadInput(t *testing.T) {
 	}
 	eventually(t, "host after bad input", 5*time.Second, before, func() map[string]int { return m.footprint().counts() })
 }
+
+func TestMachineResize(t *testing.T) {
+	m := sharedMachine(t)
+	sb := m.create(map[string]any{"name": "grow"})
+	if code, _ := m.sh(sb.ID, "python3 -c 'x=bytearray(1500<<20)'"); code == 0 {
+		t.Error("1.5 GB fit into 1 GiB of memory")
+	}
+	m.must("POST", "/api/sandbox/grow/resize", map[string]any{"cpu": 2, "memory": 2}, nil)
+	if code, out := m.sh(sb.ID, "python3 -c 'x=bytearray(1500<<20)'"); code != 0 {
+		t.Errorf("1.5 GB do not fit into 2 GiB after a live resize: %s", out)
+	}
+	for name, body := range map[string]map[string]any{
+		"less memory while it runs": {"memory": 1}, "another disk while it runs": {"disk": 5}, "no change": {"cpu": 2, "memory": 2},
+	} {
+		if status, b, err := m.call("POST", "/api/sandbox/grow/resize", body); err != nil || status != 400 {
+			t.Errorf("%s: %d %s %v; want 400", name, status, b, err)
+		}
+	}
+	m.sh(sb.ID, "echo kept > /home/daytona/f")
+	m.must("POST", "/api/sandbox/grow/stop", nil, nil)
+	m.must("POST", "/api/sandbox/grow/resize", map[string]any{"cpu": 1, "memory": 1, "disk": 5}, nil)
+	m.must("POST", "/api/sandbox/grow/start", nil, nil)
+	code, out := m.sh(sb.ID, "cat /home/daytona/f; df --output=size -B1G / | tail -1; bash -c 'python3 -c \"x=bytearray(1500<<20)\"; exit $?' >/dev/null 2>&1 || echo small")
+	if want := "kept 5 small"; code != 0 || strings.Join(strings.Fields(out), " ") != want {
+		t.Errorf("after a cold resize: exit %d %q; want %q", code, out, want)
+	}
+}
+
+func TestMachineEphemeral(t *testing.T) {
+	m := sharedMachine(t)
+	before := m.footprint().counts()
+	sb := m.create(map[string]any{"name": "brief", "autoDeleteInterval": 0, "networkBlockAll": true})
+	if code, _ := m.sh(sb.ID, "getent hosts example.org || curl -s -m 2 http://198.51.100.1/"); code == 0 {
+		t.Error("a sandbox without network resolves or reaches something")
+	}
+	m.must("POST", "/api/sandbox/brief/stop", nil, nil)
+	if status, _, _ := m.call("GET", "/api/sandbox/brief", nil); status != 404 {
+		t.Errorf("an ephemeral sandbox is still there after its stop: %d", status)
+	}
+	eventually(t, "host after the stop", 10*time.Second, before, func() map[string]int { return m.footprint().counts() })
+}
