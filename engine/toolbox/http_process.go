@@ -21,7 +21,8 @@ func (t *Toolbox) execute(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	c := process.Command{Script: q.Command, Cwd: q.Cwd, Env: q.Envs, User: q.User}
+	command, envs := liftExports(q.Command, q.Envs)
+	c := process.Command{Script: command, Cwd: q.Cwd, Env: envs, User: q.User}
 	res, err := t.runner.Run(r.Context(), c, process.Input{Stdin: q.Stdin, Timeout: timeout, Split: q.Split})
 	if err := finished(res, q.Timeout, err); err != nil {
 		return err
@@ -68,37 +69,13 @@ func (t *Toolbox) codeRun(w http.ResponseWriter, r *http.Request) error {
 	if q.Code == "" {
 		return wire.BadRequest("code: it is empty; give a program")
 	}
-	argv, err := t.interpreter(q)
-	if err != nil {
-		return err
-	}
-	c := process.Command{Argv: append(argv, q.Argv...), Env: q.Envs}
-	res, err := t.runner.Run(r.Context(), c, process.Input{Stdin: q.Code, Timeout: timeout})
+	res, charts, err := t.code.Run(r.Context(), q, process.Input{Timeout: timeout})
 	if err := finished(res, q.Timeout, err); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, wire.CodeRunResponse{
-		ExitCode: res.ExitCode, Result: res.Result, Artifacts: wire.Artifacts{Charts: []any{}},
+		ExitCode: res.ExitCode, Result: res.Result, Artifacts: wire.Artifacts{Charts: charts},
 	})
-}
-
-// interpreter returns the command that reads a program from stdin.
-func (t *Toolbox) interpreter(q wire.CodeRunRequest) ([]string, error) {
-	switch q.Language {
-	case "python":
-		env := t.runner.Environ(t.runner.User(), q.Envs)
-		if _, err := process.LookPath("python3", "/", env); err == nil {
-			return []string{"python3", "-u", "-"}, nil
-		}
-		return []string{"python", "-u", "-"}, nil
-	case "javascript":
-		return []string{"node", "-"}, nil
-	case "typescript":
-		return nil, wire.Errorf(http.StatusNotImplemented, wire.CodeNotImplemented, "language: typescript is not offered yet; compile it and run javascript")
-	case "":
-		return nil, wire.BadRequest("language: it is missing; use python or javascript")
-	}
-	return nil, wire.BadRequest("language: %q is not known; use python or javascript", q.Language)
 }
 
 func (t *Toolbox) version(w http.ResponseWriter, _ *http.Request) error {
