@@ -124,6 +124,9 @@ func (d *fakeDisks) Save(_ context.Context, _, as string) (int64, error) {
 	return 7, nil
 }
 
+// Room is smaller than any host's disk, as a pool file may be.
+func (d *fakeDisks) Room(context.Context) (int64, int64, error) { return 7 << 20, 9 << 20, nil }
+
 func (d *fakeDisks) Usage(context.Context, string) (int64, int64, error) { return 1, 2, nil }
 
 func (d *fakeDisks) Remove(_ context.Context, id string) error {

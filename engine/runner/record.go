@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/driver"
 	"github.com/atoll-sh/atoll/engine/network"
@@ -98,12 +96,4 @@ func readRecord(path string) (rec record, ok bool, err error) {
 func bootID() string {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(b))
-}
-
-func freeMiB(dir string) int64 {
-	var st unix.Statfs_t
-	if unix.Statfs(dir, &st) != nil {
-		return 0
-	}
-	return int64(st.Bavail) * st.Bsize >> 20
 }

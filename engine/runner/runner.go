@@ -34,6 +34,7 @@ type Disks interface {
 	Save(ctx context.Context, id, as string) (int64, error)
 	Grow(ctx context.Context, id string, size int64) error
 	Usage(ctx context.Context, id string) (used, total int64, err error)
+	Room(ctx context.Context) (free, total int64, err error)
 	Remove(ctx context.Context, id string) error
 	Drop(ctx context.Context, saved string) error
 	List(ctx context.Context) (disks, saved []string, err error)
@@ -279,10 +280,14 @@ func savedLock(disk string) string { return "disk " + disk }
 
 // Info implements engine.Runner.
 func (r *Runner) Info(ctx context.Context) (engine.RunnerInfo, error) {
+	free, _, err := r.cfg.Disks.Room(ctx)
+	if err != nil {
+		return engine.RunnerInfo{}, err
+	}
 	info := engine.RunnerInfo{
 		ID: r.cfg.ID, Classes: []engine.Class{engine.ClassContainer},
 		CPU: r.cfg.Host.CPU, MemoryMiB: r.cfg.Host.MemoryMiB,
-		DiskMiB: freeMiB(r.cfg.Home), UpdatedAt: time.Now(),
+		DiskMiB: free >> 20, UpdatedAt: time.Now(),
 	}
 	for _, in := range r.all() {
 		info.Sandboxes++

@@ -36,3 +36,13 @@ func TestDropWaitsForSave(t *testing.T) {
 		t.Errorf("got saved disks %v, want none", h.saved)
 	}
 }
+
+// A pool may be smaller than the disk that it lies on.
+func TestInfoTellsThePoolsRoom(t *testing.T) {
+	r := newHost(t).runner(t)
+	defer r.Close()
+	info, err := r.Info(t.Context())
+	if got, want := info.DiskMiB, int64(7); err != nil || got != want {
+		t.Errorf("got %d MiB, %v; want %d", got, err, want)
+	}
+}

@@ -25,9 +25,16 @@ func space(dir string) (free, total int64, err error) {
 // at least a quarter.
 func lowWater(total int64) int64 { return max(total/20, min(gib, total/4)) }
 
-// Room tells how much of the pool is free. New disks are refused before it
-// reaches zero.
-func (p *Pool) Room(ctx context.Context) (free, total int64, err error) { return space(p.dir) }
+// Room tells how much of the pool is free, which is never more than the host's
+// disk under a pool file has. New disks are refused before it reaches zero.
+func (p *Pool) Room(ctx context.Context) (free, total int64, err error) {
+	free, total, err = space(p.dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	under, _, err := space(p.home)
+	return min(free, under), total, err
+}
 
 // checkRoom refuses new disks when the pool, or the host's disk under the pool
 // file, runs low. Disks that exist go on.
