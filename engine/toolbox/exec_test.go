@@ -198,11 +198,16 @@ func TestCodeRun(t *testing.T) {
 	}{
 		{"python", wire.CodeRunRequest{Language: "python", Code: "import sys,os\nprint(6*7, sys.argv[1:], os.environ['B'])", Argv: []string{"x"}, Envs: map[string]string{"B": "2"}}, wire.CodeRunResponse{Result: "42 ['x'] 2\n"}},
 		{"python fails", wire.CodeRunRequest{Language: "python", Code: "raise SystemExit(3)"}, wire.CodeRunResponse{ExitCode: 3}},
+		{"python traceback", wire.CodeRunRequest{Language: "python", Code: "def f():\n  1/0\nif __name__ == '__main__':\n  f()"}, wire.CodeRunResponse{ExitCode: 1, Result: "Traceback (most recent call last):\n  File \"<stdin>\", line 4, in <module>\n  File \"<stdin>\", line 2, in f\nZeroDivisionError: division by zero\n"}},
+		{"python syntax", wire.CodeRunRequest{Language: "python", Code: "x = ="}, wire.CodeRunResponse{ExitCode: 1, Result: "  File \"<stdin>\", line 1\n    x = =\n        ^\nSyntaxError: invalid syntax\n"}},
+		{"python names", wire.CodeRunRequest{Language: "python", Code: "import sys; print(sorted(n for n in dir() if n[0] != '_'), sys.argv, sys.stdin.read() == '')"}, wire.CodeRunResponse{Result: "['sys'] ['-'] True\n"}},
+		{"python encoding", wire.CodeRunRequest{Language: "python", Code: "print('é')"}, wire.CodeRunResponse{Result: "é\n"}},
+		{"typescript", wire.CodeRunRequest{Language: "typescript", Code: "import * as os from 'os';\nenum E { A = 7 }\nconst f = (n: number): string => `${n * E.A}`;\nconsole.log(f(6), typeof os.cpus, process.argv.slice(2), process.env.B);\nprocess.exitCode = 3", Argv: []string{"x", "--y"}, Envs: map[string]string{"B": "2"}}, wire.CodeRunResponse{ExitCode: 3, Result: "42 function [ 'x', '--y' ] 2\n"}},
 		{"javascript", wire.CodeRunRequest{Language: "javascript", Code: "console.log(6*7, process.argv.slice(2))", Argv: []string{"x"}}, wire.CodeRunResponse{Result: "42 [ 'x' ]\n"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.want.Artifacts.Charts = []any{}
+			tt.want.Artifacts.Charts = []wire.Chart{}
 			tb := open(t, func(c *Config) { c.User = "root" }) // interpreters may live below /root here
 			got, err := tb.CodeRun(t.Context(), tt.in)
 			if err != nil {
@@ -215,8 +220,6 @@ func TestCodeRun(t *testing.T) {
 	}
 	_, err := b.CodeRun(t.Context(), wire.CodeRunRequest{Language: "cobol", Code: "x"})
 	wantError(t, err, 400, wire.CodeBadRequest, `language: "cobol"`)
-	_, err = b.CodeRun(t.Context(), wire.CodeRunRequest{Language: "typescript", Code: "x"})
-	wantError(t, err, 501, wire.CodeNotImplemented, "typescript")
 }
 
 // TestStream runs commands over the WebSocket that the CLI uses.

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/atoll-sh/atoll/engine/toolbox/code"
 	"github.com/atoll-sh/atoll/engine/toolbox/files"
 	"github.com/atoll-sh/atoll/engine/toolbox/git"
 	"github.com/atoll-sh/atoll/engine/toolbox/process"
@@ -88,6 +89,7 @@ type Toolbox struct {
 	ptys     *pty.Manager
 	files    *files.FS
 	git      *git.Git
+	code     *code.Runner
 	sudo     *sudo.Server // nil: off
 	trimmer  *trimmer     // nil: off
 	cpu      *cpuMeter
@@ -108,6 +110,7 @@ func New(c Config) (*Toolbox, error) {
 	t.ptys = pty.NewManager(t.runner)
 	t.files = files.New(t.runner.Space)
 	t.git = git.New(t.runner)
+	t.code = code.New(t.runner)
 	t.proxy = newProxy()
 	state, err := stateDir(c.StateDir)
 	if err == nil {

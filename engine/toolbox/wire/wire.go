@@ -52,7 +52,24 @@ type CodeRunResponse struct {
 
 // Artifacts holds what a program produced besides text. Charts is never nil.
 type Artifacts struct {
-	Charts []any `json:"charts"`
+	Charts []Chart `json:"charts"`
+}
+
+// Chart is a figure that a program showed. Type is line, scatter, bar, pie,
+// box_and_whisker, unknown, or composite_chart, whose elements are charts.
+type Chart struct {
+	Type        string           `json:"type"`
+	Title       string           `json:"title"`
+	Elements    []map[string]any `json:"elements"`
+	PNG         string           `json:"png,omitempty"` // base64
+	XLabel      string           `json:"x_label,omitempty"`
+	XScale      string           `json:"x_scale,omitempty"`
+	XTicks      []float64        `json:"x_ticks,omitempty"`
+	XTickLabels []string         `json:"x_tick_labels,omitempty"`
+	YLabel      string           `json:"y_label,omitempty"`
+	YScale      string           `json:"y_scale,omitempty"`
+	YTicks      []float64        `json:"y_ticks,omitempty"`
+	YTickLabels []string         `json:"y_tick_labels,omitempty"`
 }
 
 // CreateSession names a new session.
