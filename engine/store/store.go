@@ -8,9 +8,12 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
+	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -72,6 +75,9 @@ func (s *Store) openSQLite(dbURL string) error {
 		return engine.Errorf(engine.KindInvalid, "database url %q is not supported", redact(dbURL)).
 			WithHint("use a file path, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME")
 	}
+	if err := private(path); err != nil {
+		return err
+	}
 	w, err := sqliteDB(path, "immediate", 1)
 	if err != nil {
 		return err
@@ -82,6 +88,27 @@ func (s *Store) openSQLite(dbURL string) error {
 		return err
 	}
 	s.w, s.r = w, r
+	return nil
+}
+
+// private makes the database's file so that only its owner reads it: it holds
+// the environment of sandboxes. SQLite gives its side files the same mode.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = f.Close()
+	}
+	if errors.Is(err, fs.ErrExist) {
+		// Not opened: closing it would end the locks of others in this process.
+		err = os.Chmod(path, 0o600)
+		for _, side := range []string{"-wal", "-shm"} {
+			_ = os.Chmod(path+side, 0o600) // of a server that was killed
+		}
+	}
+	if err != nil {
+		e := &engine.Error{Kind: engine.KindUnavailable, Message: "the database's file cannot be opened"}
+		return e.WithHint("check the directory of %s", path).Wrap(err)
+	}
 	return nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -599,6 +601,23 @@ func TestReopen(t *testing.T) {
 	live, err := open(t, path).LiveSandboxes(t.Context())
 	if err != nil || len(live) != 1 {
 		t.Errorf("got %d sandboxes, %v, want 1", len(live), err)
+	}
+}
+
+func TestFilesArePrivate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "atoll.db")
+	if err := os.WriteFile(path, nil, 0o644); err != nil { // as an older server left it
+		t.Fatal(err)
+	}
+	insert(t, open(t, path), sandbox("one"))
+	for _, side := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(path + side)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := info.Mode().Perm(), fs.FileMode(0o600); got != want {
+			t.Errorf("%s: got mode %v, want %v", path+side, got, want)
+		}
 	}
 }
 
