@@ -211,8 +211,12 @@ func (r *Runner) makeDirs(ctx context.Context, in *instance) error {
 			return err
 		}
 	}
-	ctl, base := r.controlDir(id), int(in.rec.Slot.UIDBase)
-	return errors.Join(os.Chmod(ctl, 0o700), os.Chown(ctl, base, base), in.writeEtc(hostname(in.rec.Launch)))
+	share, ctl, base := r.shareDir(id), r.controlDir(id), int(in.rec.Slot.UIDBase)
+	return errors.Join(
+		// Root inside has to get through to its root file system; the host's
+		// other users must not.
+		os.Chown(share, 0, base), os.Chmod(share, 0o710),
+		os.Chmod(ctl, 0o700), os.Chown(ctl, base, base), in.writeEtc(hostname(in.rec.Launch)))
 }
 
 func (r *Runner) mountRoot(ctx context.Context, in *instance, lowers []string) error {

@@ -1,7 +1,10 @@
 package runner
 
 import (
+	"io/fs"
+	"os"
 	"runtime"
+	"syscall"
 	"testing"
 )
 
@@ -34,6 +37,29 @@ func TestDropWaitsForSave(t *testing.T) {
 	}
 	if len(h.saved) != 0 {
 		t.Errorf("got saved disks %v, want none", h.saved)
+	}
+}
+
+// The host's other users must not get to a sandbox's files, whose modes are
+// meant for the users inside.
+func TestOnlyTheSandboxPasses(t *testing.T) {
+	h := newHost(t)
+	r := h.runner(t)
+	defer r.Close()
+	if _, err := r.Launch(t.Context(), launch("s1")); err != nil {
+		t.Fatal(err)
+	}
+	in, err := r.find("s1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(r.shareDir(in.rec.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	if got, want := info.Mode().Perm(), fs.FileMode(0o710); got != want || owner.Uid != 0 || owner.Gid != in.rec.Slot.UIDBase {
+		t.Errorf("got mode %v of %d:%d, want %v of 0:%d", got, owner.Uid, owner.Gid, want, in.rec.Slot.UIDBase)
 	}
 }
 
