@@ -1,7 +1,10 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
@@ -34,5 +37,25 @@ func TestToolboxHintsStayInside(t *testing.T) {
 		if v := res.Header.Get(h); v != "" {
 			t.Errorf("header %s passed: %s", h, v)
 		}
+	}
+}
+
+// A caller's broken body is the caller's fault, not the toolbox's.
+func TestBrokenBody(t *testing.T) {
+	s := gatewaytest.Serve(t, gatewaytest.New(t))
+	post(t, s.URL()+"/api/sandbox", `{"name":"a"}`)
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /toolbox/a/echo HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n", key)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if got, want := res.StatusCode, http.StatusBadRequest; got != want {
+		t.Errorf("got %d, want %d", got, want)
 	}
 }

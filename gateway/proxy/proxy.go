@@ -6,6 +6,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
@@ -13,6 +14,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -135,14 +137,21 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, t target) {
 		return
 	}
 	_ = http.NewResponseController(w).EnableFullDuplex() // answers may begin before the body ends
+	body := &watchedBody{ReadCloser: r.Body}
+	r.Body = body
 	rp := httputil.ReverseProxy{
 		Rewrite:        func(pr *httputil.ProxyRequest) { rewrite(pr.Out, t) },
 		Transport:      transport,
 		FlushInterval:  -1,
 		BufferPool:     &p.buffers,
 		ModifyResponse: distrust,
-		ErrorHandler:   p.failed,
-		ErrorLog:       slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if broken := body.failure(); broken != nil && r.Context().Err() == nil {
+				err = broken
+			}
+			p.failed(w, r, err)
+		},
+		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
 	rp.ServeHTTP(final{w}, r.WithContext(ctx))
 }
@@ -160,6 +169,29 @@ func (f final) WriteHeader(code int) {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (f final) Unwrap() http.ResponseWriter { return f.ResponseWriter }
+
+// watchedBody remembers that the caller's body could not be read, so that the
+// toolbox is not blamed for it.
+type watchedBody struct {
+	io.ReadCloser
+	broken atomic.Pointer[engine.Error]
+}
+
+// Read implements io.Reader.
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, http.ErrBodyReadAfterClose) {
+		b.broken.Store(engine.Errorf(engine.KindInvalid, "the request's body broke off or is malformed").Wrap(err))
+	}
+	return n, err
+}
+
+func (b *watchedBody) failure() error {
+	if e := b.broken.Load(); e != nil {
+		return e
+	}
+	return nil
+}
 
 // lifetime ends upgraded streams together with the proxy; other requests are
 // the HTTP server's to end.
