@@ -6,6 +6,9 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+
+	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/driver/fake"
 )
 
 // A caller that gives up on a save drops the disk while it is still being
@@ -70,5 +73,21 @@ func TestInfoTellsThePoolsRoom(t *testing.T) {
 	info, err := r.Info(t.Context())
 	if got, want := info.DiskMiB, int64(7); err != nil || got != want {
 		t.Errorf("got %d MiB, %v; want %d", got, err, want)
+	}
+}
+
+// Callers know a sandbox by its name, the driver by the instance's id.
+func TestDialNamesTheSandbox(t *testing.T) {
+	h := newHost(t)
+	r := h.runner(t)
+	defer r.Close()
+	if _, err := r.Launch(t.Context(), launch("s1")); err != nil {
+		t.Fatal(err)
+	}
+	h.driver.Fail(fake.OpDial, 1, engine.Errorf(engine.KindUnavailable, "the toolbox of instance a-1 cannot be reached"))
+	_, err := r.Dial(t.Context(), "s1")
+	got := engine.AsError(err)
+	if got.Kind != engine.KindUnavailable || got.Message != "the toolbox of sandbox s1 cannot be reached" || got.Hint == "" {
+		t.Errorf("got %v (hint %q)", got, got.Hint)
 	}
 }

@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -156,7 +157,20 @@ func (in *instance) dial(ctx context.Context) (net.Conn, error) {
 	if !ok {
 		return nil, engine.Errorf(engine.KindUnsupported, "driver %s has no toolbox connection", in.r.cfg.Driver.Name())
 	}
-	return d.Dial(ctx, in.handle())
+	conn, err := d.Dial(ctx, in.handle())
+	if engine.KindOf(err) == engine.KindUnavailable {
+		// The driver's words name the instance, which no caller knows.
+		return nil, engine.Errorf(engine.KindUnavailable, "the toolbox of sandbox %s cannot be reached", in.name()).
+			WithHint("try again; if it stays so, stop and start the sandbox").Wrap(err)
+	}
+	return conn, err
+}
+
+// name is what the sandbox's owner calls it.
+func (in *instance) name() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return cmp.Or(in.rec.Launch.Name, in.rec.Sandbox, in.rec.ID)
 }
 
 // writeEtc writes the files that are mounted over the image's own. They lie in
