@@ -195,8 +195,7 @@ func (c *conn) stream(ctx context.Context, packets <-chan string, changes <-chan
 	for {
 		var err error
 		select {
-		case <-ctx.Done():
-			_ = c.send(context.WithoutCancel(ctx), "41")
+		case <-ctx.Done(): // without a disconnect packet, so that clients wait before they try again
 			return ctx.Err()
 		case <-pong.C:
 			return end(websocket.StatusPolicyViolation, "ping timeout")
@@ -245,10 +244,19 @@ func (c *conn) sendJSON(ctx context.Context, prefix string, v any) error {
 	return c.send(ctx, prefix+string(b))
 }
 
-// send writes one frame. A client that does not take it in time is cut.
+// send writes one frame. A client that does not take it in time is cut, sooner
+// when the server goes down. The frame itself is never cut short by that: the
+// goodbye comes after it.
 func (c *conn) send(ctx context.Context, frame string) error {
-	write, cancel := context.WithTimeout(ctx, c.limits.Write)
+	write, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.limits.Write)
 	defer cancel()
+	defer context.AfterFunc(ctx, func() { // ends with write at the latest
+		select {
+		case <-time.After(farewell):
+			cancel()
+		case <-write.Done():
+		}
+	})()
 	err := c.ws.Write(write, websocket.MessageText, []byte(frame))
 	switch {
 	case err == nil:

@@ -352,7 +352,6 @@ func TestCloseSaysGoodbye(t *testing.T) {
 	_ = silent
 	closed := make(chan error, 1)
 	go func() { closed <- r.server.Close(context.Background()) }()
-	r.want(ws, "41")
 	r.wantClose(ws, websocket.StatusGoingAway)
 	if err := <-closed; err != nil {
 		t.Error(err)
