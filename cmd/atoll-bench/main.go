@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"syscall"
 	"time"
@@ -41,16 +42,21 @@ func main() {
 	peers := flag.String("peers", "bin/peers", "folder with nerdctl and ctr")
 	out := flag.String("o", "bench.json", "where the rows are written")
 	n := flag.Int("n", 30, "repetitions of each create")
+	only := flag.String("only", "", "run only the steps whose name matches this expression")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *atoll, *peers, *out, *n); err != nil {
+	if err := run(ctx, *atoll, *peers, *out, *only, *n); err != nil {
 		fmt.Fprintln(os.Stderr, "atoll-bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, atoll, peers, out string, n int) error {
+func run(ctx context.Context, atoll, peers, out, only string, n int) error {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
 	bin, err := filepath.Abs(atoll)
 	if err != nil {
 		return err
@@ -79,6 +85,9 @@ func run(ctx context.Context, atoll, peers, out string, n int) error {
 		{"burst of 50", b.burst},
 		{"peers", b.runPeers},
 	} {
+		if !wanted.MatchString(step.name) {
+			continue
+		}
 		fmt.Fprintf(os.Stderr, "… %s\n", step.name)
 		if err := step.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
