@@ -124,6 +124,24 @@ func removeTree(dir string) error {
 	return nil
 }
 
+// awaitFreezer looks until the freezer of a control group has come to the
+// state that was asked for. When ctx ends before, it is given back.
+func awaitFreezer(ctx context.Context, path string, reached func() (bool, error), giveBack func()) error {
+	for {
+		ok, err := reached()
+		if err != nil {
+			return fmt.Errorf("use the freezer of %s: %w", path, err)
+		}
+		if ok {
+			return nil
+		}
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			giveBack()
+			return fmt.Errorf("freeze %s: %w", path, err)
+		}
+	}
+}
+
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -60,26 +59,19 @@ func (c cgroup1) setFrozen(ctx context.Context, path string, frozen bool) error 
 		want = "FROZEN"
 	}
 	dir := c.dir("freezer", path)
-	for {
+	return awaitFreezer(ctx, path, func() (bool, error) {
 		// The kernel gives up freezing when a process forks meanwhile, so the
 		// wish is repeated.
 		if err := writeFile(dir, "freezer.state", want); err != nil {
-			return fmt.Errorf("set freezer of %s: %w", path, err)
+			return false, err
 		}
 		state, err := readFile(dir, "freezer.state")
-		if err != nil {
-			return fmt.Errorf("read freezer of %s: %w", path, err)
+		return state == want, err
+	}, func() {
+		if frozen {
+			_ = writeFile(dir, "freezer.state", "THAWED")
 		}
-		if state == want {
-			return nil
-		}
-		if err := sleep(ctx, time.Millisecond); err != nil {
-			if frozen {
-				_ = writeFile(dir, "freezer.state", "THAWED")
-			}
-			return fmt.Errorf("freeze %s: %w", path, err)
-		}
-	}
+	})
 }
 
 func (c cgroup1) frozen(path string) bool {

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -49,21 +48,14 @@ func (c cgroup2) setFrozen(ctx context.Context, path string, frozen bool) error 
 	if err := writeFile(dir, "cgroup.freeze", value); err != nil {
 		return fmt.Errorf("set freezer of %s: %w", path, err)
 	}
-	for {
+	return awaitFreezer(ctx, path, func() (bool, error) {
 		state, err := readKey(dir, "cgroup.events", "frozen")
-		if err != nil {
-			return fmt.Errorf("read freezer of %s: %w", path, err)
+		return (state == 1) == frozen, err
+	}, func() {
+		if frozen {
+			_ = writeFile(dir, "cgroup.freeze", "0")
 		}
-		if (state == 1) == frozen {
-			return nil
-		}
-		if err := sleep(ctx, time.Millisecond); err != nil {
-			if frozen {
-				_ = writeFile(dir, "cgroup.freeze", "0")
-			}
-			return fmt.Errorf("freeze %s: %w", path, err)
-		}
-	}
+	})
 }
 
 func (c cgroup2) frozen(path string) bool {
