@@ -381,7 +381,7 @@ func TestOtherOperations(t *testing.T) {
 		"/git/status?path=x":           `"code":"GIT_REPO_NOT_FOUND"`,
 		"/lsp/completions":             `"code":"NOT_IMPLEMENTED"`,
 		"/computeruse/status":          `"statusCode":501`,
-		"/process/interpreter/context": `"statusCode":501`,
+		"/process/interpreter/context": `{"contexts":[]}`,
 		"/nope":                        `"code":"NOT_FOUND"`,
 		"/port/0/in-use":               "use 1 to 65535",
 		"/port/1/in-use":               `{"isInUse":false}`,

@@ -92,7 +92,6 @@ func (t *Toolbox) routes() []route {
 
 		{"/lsp/", quiet, notYet("language servers")},
 		{"/computeruse/", quiet, notYet("computer use")},
-		{"/process/interpreter/", quiet, notYet("the stateful interpreter")},
 		{"/", quiet, unknown},
 	}
 }
@@ -100,7 +99,7 @@ func (t *Toolbox) routes() []route {
 // Handler serves the whole API.
 func (t *Toolbox) Handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, r := range slices.Concat(t.routes(), t.gitRoutes()) {
+	for _, r := range slices.Concat(t.routes(), t.gitRoutes(), t.interpreterRoutes()) {
 		mux.Handle(r.pattern, t.wrap(r))
 	}
 	return mux

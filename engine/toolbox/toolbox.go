@@ -22,6 +22,7 @@ import (
 	"github.com/atoll-sh/atoll/engine/toolbox/code"
 	"github.com/atoll-sh/atoll/engine/toolbox/files"
 	"github.com/atoll-sh/atoll/engine/toolbox/git"
+	"github.com/atoll-sh/atoll/engine/toolbox/interpreter"
 	"github.com/atoll-sh/atoll/engine/toolbox/process"
 	"github.com/atoll-sh/atoll/engine/toolbox/pty"
 	"github.com/atoll-sh/atoll/engine/toolbox/session"
@@ -90,6 +91,7 @@ type Toolbox struct {
 	files    *files.FS
 	git      *git.Git
 	code     *code.Runner
+	contexts *interpreter.Manager
 	sudo     *sudo.Server // nil: off
 	trimmer  *trimmer     // nil: off
 	cpu      *cpuMeter
@@ -111,6 +113,7 @@ func New(c Config) (*Toolbox, error) {
 	t.files = files.New(t.runner.Space)
 	t.git = git.New(t.runner)
 	t.code = code.New(t.runner)
+	t.contexts = interpreter.NewManager(t.runner)
 	t.proxy = newProxy()
 	state, err := stateDir(c.StateDir)
 	if err == nil {
@@ -238,6 +241,7 @@ func (t *Toolbox) Close(grace time.Duration) {
 	var wg sync.WaitGroup
 	wg.Go(func() { t.sessions.Close(ctx) })
 	wg.Go(func() { t.ptys.Close(ctx) })
+	wg.Go(t.contexts.Close)
 	wg.Wait()
 	if t.server != nil {
 		_ = t.server.Close()
