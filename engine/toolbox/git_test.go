@@ -1,6 +1,8 @@
 package toolbox
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -378,4 +380,24 @@ func TestGitLogin(t *testing.T) {
 	}))
 	defer other.Close()
 	wantError(t, clone(strings.Replace(other.URL, "127.0.0.1", "localhost", 1)+"/hub.git", "z", "ann", "hunter2"), 401, wire.CodeGitAuthFailed, "")
+}
+
+// TestGitCloneStops leaves while a server keeps a clone waiting.
+func TestGitCloneStops(t *testing.T) {
+	b := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	if err := b.GitClone(ctx, wire.GitClone{URL: server.URL + "/r.git", Path: "r"}); err == nil {
+		t.Error("got no error")
+	}
+	eventually(t, "git to end and to clean up", func() bool {
+		_, err := os.Stat(b.dir + "/r")
+		return errors.Is(err, os.ErrNotExist) && b.tb.table.Len() == 0
+	})
+	b.repo("r")
+	must(t, b.GitClone(t.Context(), wire.GitClone{URL: "./r", Path: "copy"})) // from the work directory
 }

@@ -64,7 +64,7 @@ func (g *Git) run(ctx context.Context, c command) (output, error) {
 		env[k] = v
 	}
 	res, err := g.runner.Run(ctx,
-		process.Command{Argv: append(argv, c.args...), Cwd: "/", Env: env},
+		process.Command{Argv: append(argv, c.args...), Env: env},
 		process.Input{Stdin: c.stdin, Timeout: timeout, Split: true, Grace: grace})
 	switch {
 	case ctx.Err() != nil:
@@ -123,7 +123,7 @@ func text(field, v string) error {
 	return nil
 }
 
-// branchName checks the name of a branch by git's own rules, so that it cannot
+// branchName checks the name of a branch or a remote by git's own rules, so that it cannot
 // be an option, a refspec or a pattern.
 func branchName(field, v string) error {
 	if err := text(field, v); err != nil {
@@ -138,7 +138,7 @@ func branchName(field, v string) error {
 		bad = bad || c < ' '
 	}
 	if bad {
-		return wire.BadRequest("%s: %.80q is not a name for a branch", field, v)
+		return wire.BadRequest("%s: %.80q is not a name that git allows", field, v)
 	}
 	return nil
 }
