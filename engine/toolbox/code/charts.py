@@ -78,7 +78,8 @@ def of_axes(ax):
 
 
 def kind(axis, scale):
-    converter = type(getattr(axis, "converter", None)).__name__
+    find = getattr(axis, "get_converter", lambda: getattr(axis, "converter", None))  # since 3.10
+    converter = type(find()).__name__
     if "Category" in converter:
         return "categorical"
     return "datetime" if "Date" in converter else str(scale)
