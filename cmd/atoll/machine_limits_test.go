@@ -158,3 +158,39 @@ func TestMachineEphemeral(t *testing.T) {
 	}
 	eventually(t, "host after the stop", 10*time.Second, before, func() map[string]int { return m.footprint().counts() })
 }
+
+// TestMachinePoolFull promises more disk than there is and lets two sandboxes
+// take it. Writers are stopped; a neighbour's disk stays whole.
+func TestMachinePoolFull(t *testing.T) {
+	m := newMachine(t, "--pool-size", "0", "--disk-gib", "4")
+	for _, name := range []string{"quiet", "greedy1", "greedy2"} {
+		m.create(map[string]any{"name": name})
+	}
+	for _, name := range []string{"greedy1", "greedy2"} {
+		m.sh(name, "nohup dd if=/dev/urandom of=/home/daytona/big bs=1M count=2900 >/dev/null 2>&1 &")
+	}
+	eventually(t, "a greedy sandbox in error", 90*time.Second, true, func() bool {
+		if code, out := m.sh("quiet", "dd if=/dev/urandom of=/home/daytona/f bs=64k count=4 conv=fsync 2>&1"); code != 0 {
+			t.Fatalf("the neighbour cannot write: %s", out)
+		}
+		for _, sb := range m.sandboxes() {
+			if sb.State == "error" && strings.Contains(sb.ErrorReason, "pool is full") {
+				return true
+			}
+		}
+		return false
+	})
+	if code, out := m.sh("quiet", "echo ok > /home/daytona/g && cat /home/daytona/g"); code != 0 || strings.TrimSpace(out) != "ok" {
+		t.Errorf("the neighbour: exit %d %q", code, out)
+	}
+	status, body, err := m.call("POST", "/api/sandbox", map[string]any{"name": "late"})
+	if err != nil || status != 400 || !strings.Contains(string(body), "disk") {
+		t.Errorf("create on a full pool: %d %s %v; want 400 naming the disk", status, body, err)
+	}
+	m.must("DELETE", "/api/sandbox/greedy1", nil, nil)
+	m.must("DELETE", "/api/sandbox/greedy2", nil, nil)
+	eventually(t, "a create once there is room again", 30*time.Second, 200, func() int {
+		status, _, _ := m.call("POST", "/api/sandbox", map[string]any{"name": "after"})
+		return status
+	})
+}

@@ -19,19 +19,21 @@ import (
 
 // host is everything that outlives a runner, in memory.
 type host struct {
-	mu     sync.Mutex
-	disks  map[string]bool
-	saved  map[string]bool
-	roots  map[string]bool
-	shares map[string]bool
-	slots  map[int]engine.NetworkPolicy // in use, with what was applied
-	open   map[int]bool
-	next   int
-	fail   map[string]error // by operation
-	saving chan struct{}    // when set, a save says that it began and waits for its turn
-	driver *fake.Driver
-	home   string
-	run    string
+	mu              sync.Mutex
+	disks           map[string]bool
+	saved           map[string]bool
+	roots           map[string]bool
+	shares          map[string]bool
+	slots           map[int]engine.NetworkPolicy // in use, with what was applied
+	open            map[int]bool
+	next            int
+	fail            map[string]error // by operation
+	saving          chan struct{}    // when set, a save says that it began and waits for its turn
+	driver          *fake.Driver
+	filled, written int64  // bytes of the pool, and of writer's disk
+	writer          string // instance that writes
+	home            string
+	run             string
 }
 
 func newHost(t *testing.T) *host {
@@ -125,9 +127,21 @@ func (d *fakeDisks) Save(_ context.Context, _, as string) (int64, error) {
 }
 
 // Room is smaller than any host's disk, as a pool file may be.
-func (d *fakeDisks) Room(context.Context) (int64, int64, error) { return 7 << 20, 9 << 20, nil }
+func (d *fakeDisks) Room(context.Context) (int64, int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return 7<<20 - d.filled, 9 << 20, nil
+}
 
-func (d *fakeDisks) Usage(context.Context, string) (int64, int64, error) { return 1, 2, nil }
+// Usage of the disk that writer names grows with every look.
+func (d *fakeDisks) Usage(_ context.Context, id string) (int64, int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if id == d.writer {
+		d.written++
+	}
+	return d.written, 1 << 40, nil
+}
 
 func (d *fakeDisks) Remove(_ context.Context, id string) error {
 	d.mu.Lock()

@@ -165,6 +165,7 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 	}
 	r.tasks.Go(func() { r.pool.run(bg) })
 	r.tasks.Go(func() { r.sweep(bg) })
+	r.tasks.Go(func() { r.guardSpace(bg) })
 	return r, nil
 }
 

@@ -257,3 +257,24 @@ func waitReady(t *testing.T, r *Runner, n int) {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+func TestFullPoolStopsTheWriter(t *testing.T) {
+	h := newHost(t)
+	changed := make(chan engine.Instance, 1)
+	r := h.runner(t, func(c *Config) { c.Changed = func(i engine.Instance) { changed <- i } })
+	defer r.Close()
+	for _, id := range []string{"writer", "neighbour"} {
+		if _, err := r.Launch(t.Context(), launch(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.mu.Lock()
+	h.writer, h.filled = r.sandboxes["writer"].rec.ID, 6<<20+512<<10
+	h.mu.Unlock()
+	if in := <-changed; in.Sandbox != "writer" || in.State != engine.StateError || in.Error == "" || !in.Recoverable {
+		t.Errorf("told of %+v; want the writer in error with a reason", in)
+	}
+	if got := r.sandboxes["neighbour"].state(); got != engine.StateStarted {
+		t.Errorf("the neighbour is %s", got)
+	}
+}
