@@ -30,7 +30,7 @@ func (s sandboxes) Resize(ctx context.Context, ref engine.SandboxRef, r engine.R
 		return engine.Sandbox{}, public(err)
 	}
 	if err := s.resize(ctx, sb, want); err != nil {
-		return engine.Sandbox{}, public(err)
+		return engine.Sandbox{}, public(cause(ctx, err))
 	}
 	return s.view(sb), nil
 }
@@ -112,7 +112,7 @@ func (s sandboxes) Update(ctx context.Context, ref engine.SandboxRef, u engine.U
 		}
 	}
 	if err != nil {
-		return engine.Sandbox{}, public(err)
+		return engine.Sandbox{}, public(cause(ctx, err))
 	}
 	s.publish("sandbox.updated", &sb, string(sb.State))
 	return s.view(&sb), nil

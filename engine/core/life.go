@@ -60,7 +60,7 @@ func (s sandboxes) Start(ctx context.Context, ref engine.SandboxRef) (engine.San
 	watch.stage("resolve")
 	warm, err := s.start(ctx, sb, watch)
 	if err != nil {
-		return engine.Sandbox{}, public(err)
+		return engine.Sandbox{}, public(cause(ctx, err))
 	}
 	answer := s.view(sb)
 	answer.Timing, answer.Warm = watch.stages, warm
@@ -142,7 +142,7 @@ func (s sandboxes) Stop(ctx context.Context, ref engine.SandboxRef, opt engine.S
 		return engine.Sandbox{}, refuse(sb, "stop", "started")
 	}
 	if err := s.halt(ctx, sb, opt); err != nil {
-		return engine.Sandbox{}, public(err)
+		return engine.Sandbox{}, public(cause(ctx, err))
 	}
 	return s.view(sb), nil
 }
@@ -186,7 +186,7 @@ func (s sandboxes) Delete(ctx context.Context, ref engine.SandboxRef) (engine.Sa
 	}
 	sb, err := s.deleteByID(ctx, found)
 	if err != nil {
-		return engine.Sandbox{}, public(err)
+		return engine.Sandbox{}, public(cause(ctx, err))
 	}
 	return s.view(&sb), nil
 }

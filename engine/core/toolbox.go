@@ -174,6 +174,7 @@ func newPool(d ToolboxDialer, id string, incarnation uint64) *pool {
 		// before it answers.
 		MaxIdleConnsPerHost: 32, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
 		ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
+		MaxResponseHeaderBytes: 64 << 10, // a hostile toolbox may send as many as it likes
 	}
 	return p
 }
@@ -200,6 +201,17 @@ func (p *pool) dial(ctx context.Context, d ToolboxDialer, id string) (net.Conn, 
 type trackedConn struct {
 	net.Conn
 	pool *pool
+}
+
+// copyBuffers lends the buffers of uploads. They are large, because each chunk
+// costs a switch to the toolbox and back.
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+
+// ReadFrom is what the HTTP transport copies a request's body with.
+func (c *trackedConn) ReadFrom(r io.Reader) (int64, error) {
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{c.Conn}, struct{ io.Reader }{r}, *buf)
 }
 
 func (c *trackedConn) Close() error {

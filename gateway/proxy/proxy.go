@@ -283,7 +283,7 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 // buffers lends the copy buffers of streams.
 type buffers struct{ pool sync.Pool }
 
-const bufferSize = 64 << 10
+const bufferSize = 256 << 10
 
 // Get returns a buffer.
 func (b *buffers) Get() []byte {

@@ -125,9 +125,12 @@ func (s *stream) receive(ctx context.Context) (int, error) {
 		case toolbox.ChannelStderr:
 			_, err = io.CopyBuffer(s.err, r, buf)
 		default:
-			code, over, cerr := ended(r)
+			c, over, cerr := ended(r)
+			if c.OOMKilled {
+				fmt.Fprintln(s.err, "atoll: killed because the sandbox ran out of memory; atoll resize --memory gives it more")
+			}
 			if over || cerr != nil {
-				return code, cerr
+				return c.ExitCode, cerr
 			}
 		}
 		if err != nil {
@@ -137,19 +140,15 @@ func (s *stream) receive(ctx context.Context) (int, error) {
 }
 
 // ended reads a control message; over tells that it was the last one.
-func ended(r io.Reader) (code int, over bool, err error) {
-	var c toolbox.ExecControl
+func ended(r io.Reader) (c toolbox.ExecControl, over bool, err error) {
 	if err := json.NewDecoder(r).Decode(&c); err != nil {
-		return 0, true, fmt.Errorf("read a control message: %w", err)
+		return c, true, fmt.Errorf("read a control message: %w", err)
 	}
-	switch c.Type {
-	case "exit":
-		return c.ExitCode, true, nil
-	case "error":
+	if c.Type == "error" {
 		p := wire.Problem{StatusCode: c.Status, Message: c.Message, Code: string(c.Code)}
-		return 0, true, p.Err()
+		return c, true, p.Err()
 	}
-	return 0, false, nil
+	return c, c.Type == "exit", nil
 }
 
 func (s *stream) control(ctx context.Context, c toolbox.ExecControl) error {
