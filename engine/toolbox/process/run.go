@@ -297,6 +297,10 @@ func (r *Runner) Prepare(c Command) (spec Spec, script int, err error) {
 	}
 	env["SHELL"] = spec.Path
 	spec.Env = List(env)
+	if path, argv, ok := plain(c.Script, spec.Dir, env); ok && !c.TTY {
+		spec.Path, spec.Argv = path, argv
+		return spec, script, nil
+	}
 	spec.Argv, script, err = shellArgs(spec.Path, c)
 	return spec, script, err
 }
