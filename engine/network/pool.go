@@ -183,8 +183,22 @@ func (m *Manager) refillLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-m.refill:
+			pause(ctx, refillPause)
 		case <-again:
 		}
+	}
+}
+
+// refillPause keeps the building of slots out of the way of the sandbox that
+// has just taken one and is about to start.
+const refillPause = 250 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 

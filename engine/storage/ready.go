@@ -101,6 +101,9 @@ func (p *Pool) startFilling() {
 	p.wg.Go(func() { p.keepFilled(ctx) })
 }
 
+// refillPause keeps the making of disks out of the way of what took one.
+const refillPause = 250 * time.Millisecond
+
 // keepFilled makes ready disks until ctx ends, with growing pauses while it
 // cannot.
 func (p *Pool) keepFilled(ctx context.Context) {
@@ -120,6 +123,12 @@ func (p *Pool) keepFilled(ctx context.Context) {
 			return
 		case <-retry:
 		case <-p.ready.wake:
+			// The sandbox that has just taken one is about to start.
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(refillPause):
+			}
 		}
 	}
 }
