@@ -70,8 +70,8 @@ func cgroupHierarchies() []string {
 func TestMachineKillPoints(top *testing.T) {
 	m := sharedMachine(top)
 	ops := map[string][]string{
-		"create": {"disk", "network", "create", "record", "start", "identity"},
-		"start":  {"network", "create", "record", "start", "identity"},
+		"create": {"disk", "network", "create", "start", "identity"},
+		"start":  {"network", "create", "start", "identity"},
 		"stop":   {"stopping", "driver-stopped", "unmade"},
 		"delete": {"removing", "unmade", "disk-removed"},
 	}

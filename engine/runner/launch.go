@@ -118,8 +118,7 @@ func (r *Runner) makeDisk(ctx context.Context, in *instance, sw *stopwatch) erro
 }
 
 // bringUp starts an instance whose disk exists: network, root file system,
-// runtime, toolbox. The record is on disk before the first process starts, and
-// the egress policy is applied before it too.
+// runtime, toolbox.
 func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error {
 	l := in.rec.Launch
 	img, err := r.image(ctx, in)
@@ -141,17 +140,23 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 	}
 	sw.mark("create")
 	r.cfg.Checkpoint("create")
-	if l.Sandbox != "" {
-		if err := in.save(true); err != nil {
-			return err
-		}
+	// The policy stands before the first process. The record is on disk before
+	// anybody is answered; an instance that a crash leaves without one is an
+	// orphan, which the next start removes.
+	saved := make(chan error, 1)
+	if l.Sandbox == "" {
+		saved <- nil
+	} else {
 		if err := r.cfg.Networks.Apply(ctx, slot, l.Network); err != nil {
 			return err
 		}
-		sw.mark("record")
-		r.cfg.Checkpoint("record")
+		go func() { saved <- in.save(true) }()
 	}
-	if err := r.cfg.Driver.Start(ctx, in.handle()); err != nil {
+	err = r.cfg.Driver.Start(ctx, in.handle())
+	if serr := <-saved; err == nil {
+		err = serr
+	}
+	if err != nil {
 		return err
 	}
 	sw.mark("start")

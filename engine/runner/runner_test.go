@@ -180,7 +180,7 @@ func TestRestartAfterCrashInTheMiddle(t *testing.T) {
 		defer func() { _ = recover() }()
 		do(r)
 	}
-	for _, step := range []string{"disk", "network", "create", "record", "start", "identity"} {
+	for _, step := range []string{"disk", "network", "create", "start", "identity"} {
 		h := newHost(t)
 		run(h, step, func(r *Runner) { _, _ = r.Launch(t.Context(), launch("s1")) })
 		r := h.runner(t)

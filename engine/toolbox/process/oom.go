@@ -2,8 +2,10 @@ package process
 
 import (
 	"bytes"
-	"os"
 	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // OOMMark remembers how many processes the kernel had killed for memory.
@@ -20,21 +22,34 @@ func (m OOMMark) Killed(code int) bool {
 }
 
 // oomKills returns how many processes of the sandbox the kernel has killed for
-// memory so far, -1 when it cannot be told. The first file is of cgroup v2, the
-// second of v1.
+// memory so far, -1 when it cannot be told.
 func oomKills() int {
-	for _, path := range []string{"/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"} {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		for line := range bytes.Lines(b) {
-			if v, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
-				if n, err := strconv.Atoi(string(bytes.TrimSpace(v))); err == nil {
-					return n
-				}
+	fd := oomFile()
+	if fd < 0 {
+		return -1
+	}
+	var buf [512]byte
+	n, err := unix.Pread(fd, buf[:], 0)
+	if err != nil {
+		return -1
+	}
+	for line := range bytes.Lines(buf[:n]) {
+		if v, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {
+			if n, err := strconv.Atoi(string(bytes.TrimSpace(v))); err == nil {
+				return n
 			}
 		}
 	}
 	return -1
 }
+
+// oomFile is the counter's file, kept open because every command asks twice.
+// The first is of cgroup v2, the second of v1.
+var oomFile = sync.OnceValue(func() int {
+	for _, path := range []string{"/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"} {
+		if fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+			return fd
+		}
+	}
+	return -1
+})

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
 
@@ -28,6 +30,11 @@ type Space struct {
 	warning string // why user is not the wanted one
 	workDir string // empty: the user's home
 	env     map[string]string
+
+	shellsMu   sync.Mutex
+	shells     map[string]string // of /etc/shells, as it was at shellsAt
+	shellsAt   unix.Timespec
+	shellsSize int64
 }
 
 // NewSpace returns a Space with the given environment. A wanted user that does
@@ -243,22 +250,41 @@ func executable(path string) error {
 // Shell returns the shell that runs command lines: zsh, else bash, when
 // /etc/shells lists it; else $SHELL, else sh. It is empty when there is none.
 func (s *Space) Shell(env map[string]string) string {
-	listed := map[string]string{}
-	if f, err := os.Open(s.Users.shells); err == nil {
-		defer f.Close()
-		for sc := bufio.NewScanner(f); sc.Scan(); {
-			p := strings.TrimSpace(sc.Text())
-			if b := filepath.Base(p); listed[b] == "" && strings.HasPrefix(p, "/") && executable(p) == nil {
-				listed[b] = p
-			}
-		}
-	}
+	listed := s.listedShells()
 	for _, p := range []string{listed["zsh"], listed["bash"], env["SHELL"], "/bin/sh", "/bin/bash", "/bin/ash", "/busybox/sh"} {
 		if p != "" && filepath.IsAbs(p) && executable(p) == nil && !nologin(p) {
 			return p
 		}
 	}
 	return ""
+}
+
+// listedShells returns the usable shells of /etc/shells by name. The file is
+// read again when it has changed.
+func (s *Space) listedShells() map[string]string {
+	var st unix.Stat_t
+	if unix.Stat(s.Users.shells, &st) != nil {
+		return nil
+	}
+	s.shellsMu.Lock()
+	defer s.shellsMu.Unlock()
+	if s.shells != nil && s.shellsAt == st.Mtim && s.shellsSize == st.Size {
+		return s.shells
+	}
+	f, err := os.Open(s.Users.shells)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	listed := map[string]string{}
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		p := strings.TrimSpace(sc.Text())
+		if b := filepath.Base(p); listed[b] == "" && strings.HasPrefix(p, "/") && executable(p) == nil {
+			listed[b] = p
+		}
+	}
+	s.shells, s.shellsAt, s.shellsSize = listed, st.Mtim, st.Size
+	return listed
 }
 
 func nologin(p string) bool {

@@ -148,10 +148,10 @@ func (t *Table) Start(s Spec) (*Child, error) {
 // offer makes the kernel prefer a process when memory runs out. Descendants
 // inherit that, but the process runs already and may have forked before.
 func offer(pid string) {
-	if os.WriteFile("/proc/"+pid+"/oom_score_adj", []byte(childOOMScore), 0) != nil {
+	if writeSmall("/proc/"+pid+"/oom_score_adj", childOOMScore) != nil {
 		return
 	}
-	b, _ := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+	b := readSmall("/proc/" + pid + "/task/" + pid + "/children")
 	for child := range strings.FieldsSeq(string(b)) {
 		offer(child)
 	}
