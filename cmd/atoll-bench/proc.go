@@ -32,14 +32,15 @@ func toolboxPSS(id string) (float64, error) {
 	return most, nil
 }
 
-// treeRSS adds up the server's and its containerd's resident memory, in MB.
-// Shims belong to sandboxes and are named in the detail only.
-func treeRSS(home, id string, server int) (mb float64, detail string, err error) {
-	rss := func(pid string) float64 {
-		b, _ := os.ReadFile(filepath.Join("/proc", pid, "status"))
-		return field(string(b), "VmRSS:") / 1000
+// serverMemory adds up the proportional set sizes of the server and its
+// containerd, in MB: they are one binary and share its pages. Shims belong to
+// sandboxes and are named in the detail only.
+func serverMemory(home, id string, server int) (mb float64, detail string, err error) {
+	pss := func(pid string) float64 {
+		b, _ := os.ReadFile(filepath.Join("/proc", pid, "smaps_rollup"))
+		return field(string(b), "Pss:") / 1000
 	}
-	own := rss(strconv.Itoa(server))
+	own := pss(strconv.Itoa(server))
 	var ctrd, shims float64
 	n := 0
 	for _, pid := range pids() {
@@ -47,16 +48,16 @@ func treeRSS(home, id string, server int) (mb float64, detail string, err error)
 		line := string(bytes.ReplaceAll(args, []byte{0}, []byte(" ")))
 		switch {
 		case strings.Contains(line, " containerd ") && strings.Contains(line, home):
-			ctrd += rss(pid)
+			ctrd += pss(pid)
 		case strings.Contains(line, "containerd-shim-runc-v2") && strings.Contains(line, "/run/atoll/"+id+"/"):
-			shims += rss(pid)
+			shims += pss(pid)
 			n++
 		}
 	}
 	if ctrd == 0 {
 		return 0, "", errors.New("the server's containerd was not found")
 	}
-	return own + ctrd, fmt.Sprintf("server %.0f + containerd %.0f (RSS); beside them %d shims of pooled sandboxes, %.0f", own, ctrd, n, shims), nil
+	return own + ctrd, fmt.Sprintf("PSS: server %.0f + containerd %.0f; beside them %d shims of pooled sandboxes, %.0f", own, ctrd, n, shims), nil
 }
 
 func pids() []string {

@@ -309,7 +309,7 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	mb, detail, err := treeRSS(b.srv.home, id, b.srv.cmd.Process.Pid)
+	mb, detail, err := serverMemory(b.srv.home, id, b.srv.cmd.Process.Pid)
 	if err != nil {
 		return err
 	}

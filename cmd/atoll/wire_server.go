@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -176,6 +177,7 @@ func (s *server) prepareImages(ctx context.Context) {
 		if err := s.core.PrepareDefaults(ctx); err != nil && ctx.Err() == nil {
 			s.log.Error("default snapshots", "err", err)
 		}
+		debug.FreeOSMemory() // opening and building took more than serving does
 	})
 }
 
