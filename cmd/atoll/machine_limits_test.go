@@ -74,7 +74,7 @@ func TestMachineIsolation(t *testing.T) {
 		"mount -t tmpfs x /mnt", "sudo mount -t tmpfs x /mnt", "sudo unshare -m true", "sudo mknod /tmp/sda b 8 0",
 		"sudo sh -c 'echo 1 > /proc/sys/kernel/panic'", "sudo sh -c 'echo c > /proc/sysrq-trigger'", "sudo dmesg",
 		"sudo cat /proc/kcore", "sudo sh -c 'echo 1 > /sys/kernel/mm/transparent_hugepage/enabled'",
-		"sudo nsenter -t 1 -n true && sudo sysctl -w net.ipv4.ip_forward=1", "sudo chroot /proc/1/root/../.. test -e /work",
+		"sudo nsenter -t 1 -n true && sudo sysctl -w net.ipv4.ip_forward=1", "sudo chroot /proc/1/root/../.. test -e " + m.home,
 		"sudo ls /run/containerd", "sudo insmod x", "sudo swapon /dev/vda", "sudo date -s 2001-01-01",
 	} {
 		if code, out := m.sh(a.ID, line); code == 0 {
