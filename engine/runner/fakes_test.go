@@ -133,6 +133,8 @@ func (d *fakeDisks) Room(context.Context) (int64, int64, error) {
 	return 7<<20 - d.filled, 9 << 20, nil
 }
 
+func (d *fakeDisks) Pending(context.Context, string) (int64, error) { return 0, nil }
+
 // Usage of the disk that writer names grows with every look.
 func (d *fakeDisks) Usage(_ context.Context, id string) (int64, int64, error) {
 	d.mu.Lock()

@@ -31,6 +31,7 @@ type instance struct {
 	lastActive time.Time
 	ooms       uint64
 	lastOOM    time.Time
+	evicting   bool // being stopped because the pool is full
 }
 
 func (r *Runner) newInstance(rec record) *instance {

@@ -34,6 +34,7 @@ type Disks interface {
 	Save(ctx context.Context, id, as string) (int64, error)
 	Grow(ctx context.Context, id string, size int64) error
 	Usage(ctx context.Context, id string) (used, total int64, err error)
+	Pending(ctx context.Context, id string) (int64, error)
 	Room(ctx context.Context) (free, total int64, err error)
 	Remove(ctx context.Context, id string) error
 	Drop(ctx context.Context, saved string) error

@@ -13,8 +13,8 @@ import (
 // read-only. So the sandbox that writes the most is stopped before that.
 
 const (
-	spaceCalm  = 2 * time.Second        // between looks while there is room
-	spaceTense = 200 * time.Millisecond // between looks near the mark
+	spaceCalm  = time.Second            // between looks while there is room
+	spaceTense = 100 * time.Millisecond // between looks near the mark
 )
 
 // spaceMark is how much must stay free: 2 %, at least 512 MiB, of small pools
@@ -38,25 +38,28 @@ func (r *Runner) guardSpace(ctx context.Context) {
 			}
 			continue
 		}
+		pending, most := r.writers(ctx, used)
 		wait = spaceCalm
-		if free < 4*spaceMark(total) {
+		if free-pending < 8*spaceMark(total) {
 			wait = spaceTense
-			most := r.fastestWriter(ctx, used)
-			if free < spaceMark(total) && most != nil {
-				r.stopForSpace(ctx, most)
-			}
+		}
+		if free-pending < spaceMark(total) && most != nil {
+			r.evict(ctx, most)
 		}
 	}
 }
 
-// fastestWriter returns the sandbox whose disk grew the most since the last
-// look, or nil when none did.
-func (r *Runner) fastestWriter(ctx context.Context, used map[string]int64) *instance {
-	var most *instance
+// writers returns how much all disks still have to write to the pool, and the
+// running sandbox whose disk grew the most since the last look, nil when none
+// did.
+func (r *Runner) writers(ctx context.Context, used map[string]int64) (pending int64, most *instance) {
 	var by int64
 	for _, in := range r.all() {
-		if in.state() != engine.StateStarted {
+		if in.state() == engine.StateStopped {
 			continue
+		}
+		if n, err := r.cfg.Disks.Pending(ctx, in.rec.ID); err == nil {
+			pending += n
 		}
 		now, _, err := r.cfg.Disks.Usage(ctx, in.rec.ID)
 		if err != nil {
@@ -64,26 +67,42 @@ func (r *Runner) fastestWriter(ctx context.Context, used map[string]int64) *inst
 		}
 		before, known := used[in.rec.ID]
 		used[in.rec.ID] = now
-		if grown := now - before; known && grown > by {
+		if grown := now - before; known && grown > by && in.state() == engine.StateStarted {
 			most, by = in, grown
 		}
 	}
-	return most
+	return pending, most
 }
 
-// stopForSpace stops a sandbox at once and keeps its disk.
-func (r *Runner) stopForSpace(ctx context.Context, in *instance) {
-	defer r.lock(in.rec.Sandbox)()
-	if in.state() != engine.StateStarted {
+// evict stops a sandbox at once and keeps its disk. Its processes are killed
+// before evict returns; what they wrote is flushed beside the watching.
+func (r *Runner) evict(ctx context.Context, in *instance) {
+	in.mu.Lock()
+	evicted := in.evicting
+	in.evicting = true
+	in.mu.Unlock()
+	if evicted {
 		return
 	}
 	r.log.Warn("the storage pool is full; stopping the sandbox that writes the most", "sandbox", in.rec.Sandbox)
-	err := r.stopInstance(ctx, in, engine.StopOptions{Force: true})
-	in.mu.Lock()
-	in.failure = "the host's storage pool is full and this sandbox was writing the most, so it was stopped; delete sandboxes or snapshots, then start it again"
-	in.mu.Unlock()
-	if err = errors.Join(err, in.save(false)); err != nil {
+	r.tasks.Go(func() { r.stopForSpace(context.WithoutCancel(ctx), in) })
+}
+
+func (r *Runner) stopForSpace(ctx context.Context, in *instance) {
+	defer r.lock(in.rec.Sandbox)()
+	var err error
+	if in.state() == engine.StateStarted {
+		err = r.stopInstance(ctx, in, engine.StopOptions{Force: true})
+		in.mu.Lock()
+		in.failure = "the host's storage pool is full and this sandbox was writing the most, so it was stopped; delete sandboxes or snapshots, then start it again"
+		in.mu.Unlock()
+		err = errors.Join(err, in.save(false))
+	}
+	if err != nil {
 		r.log.Error("stop for space", "sandbox", in.rec.Sandbox, "err", err)
 	}
+	in.mu.Lock()
+	in.evicting = false
+	in.mu.Unlock()
 	r.cfg.Changed(in.snapshot())
 }

@@ -93,3 +93,18 @@ func (p *Pool) Usage(ctx context.Context, id string) (used, total int64, err err
 	}
 	return s.used, s.total, err
 }
+
+// Pending tells how much of a disk its user has written that has not reached
+// the pool yet, because it waits in memory. It will take that much of the
+// pool's room, even when its writer is gone.
+func (p *Pool) Pending(ctx context.Context, id string) (int64, error) {
+	used, _, err := p.Usage(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(p.image(id), &st); err != nil {
+		return 0, fmt.Errorf("stat disk %s: %w", id, err)
+	}
+	return max(0, used-st.Blocks*512), nil
+}
