@@ -56,36 +56,46 @@ func as[R any](v any, err error) (R, error) {
 func (e echo) Launch(ctx context.Context, l engine.Launch) (engine.Launched, error) {
 	return as[engine.Launched](e.answer(ctx, "Launch", l))
 }
+
 func (e echo) Start(ctx context.Context, l engine.Launch) (engine.Launched, error) {
 	return as[engine.Launched](e.answer(ctx, "Start", l))
 }
+
 func (e echo) Stop(ctx context.Context, sb string, o engine.StopOptions) (engine.Instance, error) {
 	return as[engine.Instance](e.answer(ctx, "Stop", sb, o))
 }
+
 func (e echo) Remove(ctx context.Context, sb string) error {
 	_, err := e.answer(ctx, "Remove", sb)
 	return err
 }
+
 func (e echo) Resize(ctx context.Context, sb string, r engine.Resources) (engine.Instance, error) {
 	return as[engine.Instance](e.answer(ctx, "Resize", sb, r))
 }
+
 func (e echo) SetNetwork(ctx context.Context, sb string, p engine.NetworkPolicy) error {
 	_, err := e.answer(ctx, "SetNetwork", sb, p)
 	return err
 }
+
 func (e echo) SaveDisk(ctx context.Context, sb, disk string) (engine.SavedDisk, error) {
 	return as[engine.SavedDisk](e.answer(ctx, "SaveDisk", sb, disk))
 }
+
 func (e echo) DropDisk(ctx context.Context, disk string) error {
 	_, err := e.answer(ctx, "DropDisk", disk)
 	return err
 }
+
 func (e echo) Instances(ctx context.Context) ([]engine.Instance, error) {
 	return as[[]engine.Instance](e.answer(ctx, "Instances"))
 }
+
 func (e echo) Stats(ctx context.Context, sb string) (engine.Stats, error) {
 	return as[engine.Stats](e.answer(ctx, "Stats", sb))
 }
+
 func (e echo) EnsureImage(ctx context.Context, r engine.EnsureImage) (engine.Image, error) {
 	return as[engine.Image](e.answer(ctx, "EnsureImage", r))
 }

@@ -24,12 +24,6 @@ func newActivity() *activity {
 	return &activity{last: map[string]time.Time{}, open: map[string]int{}, todo: map[string]time.Time{}}
 }
 
-func (a *activity) touch(id string, now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.touchLocked(id, now)
-}
-
 func (a *activity) touchLocked(id string, now time.Time) {
 	if now.After(a.last[id]) {
 		a.last[id], a.todo[id] = now, now

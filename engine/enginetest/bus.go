@@ -141,9 +141,11 @@ func (a away) err() error {
 func (a away) Launch(context.Context, engine.Launch) (engine.Launched, error) {
 	return engine.Launched{}, a.err()
 }
+
 func (a away) Start(context.Context, engine.Launch) (engine.Launched, error) {
 	return engine.Launched{}, a.err()
 }
+
 func (a away) Stop(context.Context, string, engine.StopOptions) (engine.Instance, error) {
 	return engine.Instance{}, a.err()
 }

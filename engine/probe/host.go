@@ -35,9 +35,15 @@ func privileges(context.Context, Options) engine.Check {
 		name string
 		bit  int
 	}{
-		{"CAP_CHOWN", unix.CAP_CHOWN}, {"CAP_DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE}, {"CAP_KILL", unix.CAP_KILL},
-		{"CAP_SETUID", unix.CAP_SETUID}, {"CAP_SETGID", unix.CAP_SETGID}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN},
-		{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN}, {"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE}, {"CAP_MKNOD", unix.CAP_MKNOD},
+		{"CAP_CHOWN", unix.CAP_CHOWN},
+		{"CAP_DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE},
+		{"CAP_KILL", unix.CAP_KILL},
+		{"CAP_SETUID", unix.CAP_SETUID},
+		{"CAP_SETGID", unix.CAP_SETGID},
+		{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN},
+		{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN},
+		{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE},
+		{"CAP_MKNOD", unix.CAP_MKNOD},
 	} {
 		if have&(1<<c.bit) == 0 {
 			missing = append(missing, c.name)

@@ -40,6 +40,7 @@ func timeToLive(r *core.Row)     { r.Lifecycle.TTL = time.Hour }
 func idleSince(d time.Duration) func(*core.Row) {
 	return func(r *core.Row) { r.LastActive = now.Add(-d) }
 }
+
 func stoppedSince(d time.Duration) func(*core.Row) {
 	return func(r *core.Row) { r.StoppedAt, r.Lifecycle.AutoDelete = now.Add(-d), time.Hour }
 }

@@ -123,14 +123,14 @@ func (r *Runner) settle(ctx context.Context, in *instance) error {
 // removeOrphans removes runtime instances, root mounts and disks that no
 // record names.
 func (r *Runner) removeOrphans(ctx context.Context) error {
-	ids := map[string]driver.Handle{}
+	handles, ids := map[string]driver.Handle{}, map[string]driver.Handle{}
 	if l, ok := driver.As[driver.Lister](r.cfg.Driver); ok {
-		handles, err := l.List(ctx)
+		list, err := l.List(ctx)
 		if err != nil {
 			return fmt.Errorf("list instances: %w", err)
 		}
-		for _, h := range handles {
-			ids[h.ID] = h
+		for _, h := range list {
+			handles[h.ID], ids[h.ID] = h, h
 		}
 	}
 	dirs, err := os.ReadDir(filepath.Join(r.cfg.RunDir, "i"))
@@ -138,14 +138,14 @@ func (r *Runner) removeOrphans(ctx context.Context) error {
 		return err
 	}
 	for _, d := range dirs {
-		ids[d.Name()] = ids[d.Name()]
+		ids[d.Name()] = handles[d.Name()]
 	}
 	disks, _, err := r.cfg.Disks.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list disks: %w", err)
 	}
 	for _, d := range disks {
-		ids[d] = ids[d]
+		ids[d] = handles[d]
 	}
 	var errs []error
 	for id, h := range ids {

@@ -28,6 +28,7 @@ func (p *Pool) saved(id string) string { return filepath.Join(p.dir, "saved", id
 func (p *Pool) template(size int64) string {
 	return filepath.Join(p.dir, "templates", strconv.FormatInt(size, 10)+".img")
 }
+
 func (p *Pool) tempDir(what string) (string, error) {
 	return os.MkdirTemp(filepath.Join(p.dir, "tmp"), what+"-")
 }

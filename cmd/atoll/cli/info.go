@@ -47,12 +47,19 @@ func (a *app) info(ctx context.Context, name string) error {
 
 func (a *app) infoRows(s engine.Sandbox, st *engine.Stats, now time.Time) [][]string {
 	rows := [][]string{
-		{"name", s.Name}, {"id", s.ID}, {"state", a.state(string(s.State))},
-		{"class", string(s.Class)}, {"snapshot", orElse(s.Snapshot, "-")}, {"user", s.User},
+		{"name", s.Name},
+		{"id", s.ID},
+		{"state", a.state(string(s.State))},
+		{"class", string(s.Class)},
+		{"snapshot", orElse(s.Snapshot, "-")},
+		{"user", s.User},
 		{"limits", fmt.Sprintf("%v cpu, %s memory, %s disk", s.Resources.CPU, mib(s.Resources.MemoryMiB), mib(s.Resources.DiskMiB))},
-		{"network", networkText(s.Network)}, {"auto-stop", timer(s.Lifecycle.AutoStop)},
-		{"auto-delete", deleteText(s.Lifecycle.AutoDelete)}, {"ttl", timer(s.Lifecycle.TTL)},
-		{"created", age(s.CreatedAt, now) + " ago"}, {"active", age(s.LastActive, now) + " ago"},
+		{"network", networkText(s.Network)},
+		{"auto-stop", timer(s.Lifecycle.AutoStop)},
+		{"auto-delete", deleteText(s.Lifecycle.AutoDelete)},
+		{"ttl", timer(s.Lifecycle.TTL)},
+		{"created", age(s.CreatedAt, now) + " ago"},
+		{"active", age(s.LastActive, now) + " ago"},
 	}
 	if s.Error != "" {
 		rows = append(rows, []string{"error", s.Error}, []string{"recoverable", fmt.Sprint(s.Recoverable)})

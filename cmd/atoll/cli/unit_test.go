@@ -36,7 +36,8 @@ func TestUnpackStaysInside(t *testing.T) {
 			{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "../outside"}, {Name: "l/x", Typeflag: tar.TypeReg},
 		}},
 		{"through a chain of links", []tar.Header{
-			{Name: "d/e", Typeflag: tar.TypeDir}, {Name: "d/up", Typeflag: tar.TypeSymlink, Linkname: "e/../.."},
+			{Name: "d/e", Typeflag: tar.TypeDir},
+			{Name: "d/up", Typeflag: tar.TypeSymlink, Linkname: "e/../.."},
 			{Name: "d/up/outside/x", Typeflag: tar.TypeReg},
 		}},
 		{"hard link", []tar.Header{{Name: "l", Typeflag: tar.TypeLink, Linkname: "../outside/x"}}},
@@ -128,7 +129,8 @@ func split(t *testing.T, stream []byte, step int) [2]string {
 func TestWaterfall(t *testing.T) {
 	var b bytes.Buffer
 	waterfall(&b, []engine.Stage{
-		{Name: "place", Took: time.Millisecond}, {Name: "start", Start: time.Millisecond, Took: 8 * time.Millisecond},
+		{Name: "place", Took: time.Millisecond},
+		{Name: "start", Start: time.Millisecond, Took: 8 * time.Millisecond},
 		{Name: "toolbox", Start: 9 * time.Millisecond, Took: time.Microsecond},
 	}, false)
 	want := "cold start in 9.00 ms\n" +
@@ -167,8 +169,12 @@ func TestSameServer(t *testing.T) {
 		a, b string
 		want bool
 	}{
-		{"http://localhost:7777", "http://127.0.0.1:7777/", true}, {"http://0.0.0.0:1", "http://127.0.0.1:1", true},
-		{"http://a", "http://a:80", true}, {"http://a:1", "http://a:2", false}, {"http://a:1", "http://b:1", false}, {"", "", false},
+		{"http://localhost:7777", "http://127.0.0.1:7777/", true},
+		{"http://0.0.0.0:1", "http://127.0.0.1:1", true},
+		{"http://a", "http://a:80", true},
+		{"http://a:1", "http://a:2", false},
+		{"http://a:1", "http://b:1", false},
+		{"", "", false},
 	} {
 		if got := sameServer(c.a, c.b); got != c.want {
 			t.Errorf("%s and %s: got %v", c.a, c.b, got)

@@ -154,11 +154,25 @@ func (q *request) long(name string, rest []string, todo *action) ([]string, erro
 		c    rune
 		arg  bool
 	}{
-		{"user", 'u', true}, {"group", 'g', true}, {"chdir", 'D', true}, {"prompt", 'p', true},
-		{"login", 'i', false}, {"shell", 's', false}, {"set-home", 'H', false}, {"non-interactive", 'n', false},
-		{"stdin", 'S', false}, {"validate", 'v', false}, {"list", 'l', false}, {"version", 'V', false},
-		{"help", 'h', false}, {"reset-timestamp", 'k', false}, {"remove-timestamp", 'K', false},
-		{"preserve-env", 'E', false}, {"preserve-groups", 'P', false}, {"background", 'b', false}, {"askpass", 'A', false},
+		{"user", 'u', true},
+		{"group", 'g', true},
+		{"chdir", 'D', true},
+		{"prompt", 'p', true},
+		{"login", 'i', false},
+		{"shell", 's', false},
+		{"set-home", 'H', false},
+		{"non-interactive", 'n', false},
+		{"stdin", 'S', false},
+		{"validate", 'v', false},
+		{"list", 'l', false},
+		{"version", 'V', false},
+		{"help", 'h', false},
+		{"reset-timestamp", 'k', false},
+		{"remove-timestamp", 'K', false},
+		{"preserve-env", 'E', false},
+		{"preserve-groups", 'P', false},
+		{"background", 'b', false},
+		{"askpass", 'A', false},
 	} {
 		if o.name != name {
 			continue
