@@ -45,9 +45,6 @@ type line struct {
 // TestSDK fails on a method that fails. What the server says it does not have
 // is listed as missing in docs/sdk.md, which must be as the run has found it.
 func TestSDK(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a minute")
-	}
 	dirs := make([]string, len(published))
 	for i, p := range published {
 		dirs[i] = install(t, p.pkg+"@"+p.version)

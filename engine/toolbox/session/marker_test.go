@@ -51,7 +51,7 @@ func FuzzLog(f *testing.F) {
 	f.Add("\x01\x02", "\x02\x01\x01", uint8(4))
 	f.Fuzz(func(t *testing.T, out, errs string, step uint8) {
 		if strings.Contains(out+errs, "\x01") || strings.Contains(out+errs, "\x02") || !utf8.ValidString(out+errs) {
-			t.Skip() // the protocol cannot tell such output from markers
+			return // the protocol cannot tell such output from markers
 		}
 		l, err := newLog(filepath.Join(t.TempDir(), "log"))
 		if err != nil {
