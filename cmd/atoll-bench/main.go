@@ -44,6 +44,7 @@ func main() {
 	n := flag.Int("n", 30, "repetitions of each create")
 	only := flag.String("only", "", "run only the steps whose name matches this expression")
 	flag.Parse()
+	signal.Ignore(syscall.SIGPIPE) // a closed pipe must not keep the server from being taken down
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, *atoll, *peers, *out, *only, *n); err != nil {
