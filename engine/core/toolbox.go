@@ -9,7 +9,6 @@ import (
 	"path"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/atoll-sh/atoll/engine"
 )
@@ -45,10 +44,15 @@ func (t *toolbox) RoundTrip(req *http.Request) (*http.Response, error) {
 	if internal(req.URL.Path) {
 		return nil, closeBody(req, engine.Errorf(engine.KindDenied, "path %s is not for callers", quote(req.URL.Path)))
 	}
-	inner := req.Clone(req.Context())
-	inner.URL.Scheme, inner.URL.Host, inner.RequestURI = "http", "toolbox", ""
+	inner, to := req.WithContext(req.Context()), *req.URL
+	to.Scheme, to.Host = "http", "toolbox"
+	inner.URL, inner.RequestURI = &to, ""
 	end := t.core.activity.begin(t.id, t.core.Now)
-	resp, err := t.pool.transport.RoundTrip(inner)
+	send := t.pool.transport.RoundTrip
+	if short(req) {
+		send = t.pool.exchange
+	}
+	resp, err := send(inner)
 	if err != nil {
 		end()
 		return nil, t.failed(req.Context(), err)
@@ -121,6 +125,8 @@ type watchedBody struct {
 
 func (b *watchedBody) Close() error { defer b.done(); return b.ReadCloser.Close() }
 
+func (b *watchedBody) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, b.ReadCloser) }
+
 type watchedStream struct {
 	io.ReadWriteCloser
 	done func()
@@ -140,7 +146,9 @@ type pools struct {
 // an older one must never be used, since another process answers there.
 type pool struct {
 	incarnation uint64
-	transport   *http.Transport
+	connect     func(ctx context.Context) (net.Conn, error)
+	transport   *http.Transport // for what does not fit a lane
+	lanes       lanes
 	ctx         context.Context // ends when the incarnation does
 	cancel      context.CancelFunc
 
@@ -167,23 +175,24 @@ func (p *pools) of(id string, incarnation uint64) *pool {
 
 func newPool(d ToolboxDialer, id string, incarnation uint64) *pool {
 	p := &pool{incarnation: incarnation, conns: map[net.Conn]struct{}{}}
+	p.connect = func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, id) }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.transport = &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return p.dial(ctx, d, id) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return p.dial(ctx) },
 		// No limit of time for headers: a command may run for hours
 		// before it answers.
-		MaxIdleConnsPerHost: 32, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
+		MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: idleTime, DisableCompression: true,
 		ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
-		MaxResponseHeaderBytes: 64 << 10, // a hostile toolbox may send as many as it likes
+		MaxResponseHeaderBytes: maxHead,
 	}
 	return p
 }
 
-func (p *pool) dial(ctx context.Context, d ToolboxDialer, id string) (net.Conn, error) {
+func (p *pool) dial(ctx context.Context) (net.Conn, error) {
 	if p.ctx.Err() != nil {
 		return nil, p.ctx.Err()
 	}
-	conn, err := d.Dial(ctx, id)
+	conn, err := p.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -232,6 +241,7 @@ func (p *pool) close() {
 		_ = c.(*trackedConn).Conn.Close()
 	}
 	p.transport.CloseIdleConnections()
+	p.closeLanes()
 }
 
 func (p *pools) drop(id string) {

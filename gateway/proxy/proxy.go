@@ -27,7 +27,6 @@ import (
 type Proxy struct {
 	toolboxes engine.Toolboxes
 	log       *slog.Logger
-	buffers   buffers
 	closing   context.Context
 	close     context.CancelFunc
 	open      sync.WaitGroup
@@ -136,6 +135,19 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, t target) {
 		fail(w, r, err)
 		return
 	}
+	if isUpgrade(r) {
+		p.tunnel(w, r.WithContext(ctx), t, transport)
+		return
+	}
+	p.relay(w, r.WithContext(ctx), t, transport)
+}
+
+func isUpgrade(r *http.Request) bool {
+	return httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade")
+}
+
+// tunnel forwards a request that may turn the connection into a stream.
+func (p *Proxy) tunnel(w http.ResponseWriter, r *http.Request, t target, transport http.RoundTripper) {
 	_ = http.NewResponseController(w).EnableFullDuplex() // answers may begin before the body ends
 	body := &watchedBody{ReadCloser: r.Body}
 	r.Body = body
@@ -143,17 +155,13 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, t target) {
 		Rewrite:        func(pr *httputil.ProxyRequest) { rewrite(pr.Out, t) },
 		Transport:      transport,
 		FlushInterval:  -1,
-		BufferPool:     &p.buffers,
 		ModifyResponse: distrust,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if broken := body.failure(); broken != nil && r.Context().Err() == nil {
-				err = broken
-			}
-			p.failed(w, r, err)
+			p.failed(w, r, body.blame(r.Context(), err))
 		},
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
-	rp.ServeHTTP(final{w}, r.WithContext(ctx))
+	rp.ServeHTTP(final{w}, r)
 }
 
 // final drops informational answers. The reverse proxy passes them on before
@@ -186,18 +194,19 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (b *watchedBody) failure() error {
-	if e := b.broken.Load(); e != nil {
+// blame returns the caller's fault in place of err, if there is one.
+func (b *watchedBody) blame(ctx context.Context, err error) error {
+	if e := b.broken.Load(); e != nil && ctx.Err() == nil {
 		return e
 	}
-	return nil
+	return err
 }
 
 // lifetime ends upgraded streams together with the proxy; other requests are
 // the HTTP server's to end.
 func (p *Proxy) lifetime(r *http.Request) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(r.Context())
-	if !httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
+	if !isUpgrade(r) {
 		return ctx, cancel
 	}
 	stop := context.AfterFunc(p.closing, cancel)
@@ -279,19 +288,3 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 	problem.Source = wire.SourceProxy
 	wire.WriteProblem(w, r, problem)
 }
-
-// buffers lends the copy buffers of streams.
-type buffers struct{ pool sync.Pool }
-
-const bufferSize = 256 << 10
-
-// Get returns a buffer.
-func (b *buffers) Get() []byte {
-	if p, ok := b.pool.Get().(*[]byte); ok {
-		return *p
-	}
-	return make([]byte, bufferSize)
-}
-
-// Put takes a buffer back.
-func (b *buffers) Put(buf []byte) { b.pool.Put(&buf) }
