@@ -55,10 +55,8 @@ func (c *Child) Terminate(ctx context.Context, grace time.Duration) {
 func (c *Child) SignalTree(sig syscall.Signal) {
 	c.table.mu.Lock()
 	defer c.table.mu.Unlock()
-	select {
-	case <-c.done:
+	if c.ended() {
 		return
-	default:
 	}
 	tree := members(c.PID, []int{c.PID})
 	_ = syscall.Kill(-c.PID, sig)

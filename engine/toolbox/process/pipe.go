@@ -60,8 +60,6 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 32<<10); return &b }
 // Drain then takes only what is there, plus what comes within linger. It
 // reports whether the stream is still open.
 func Drain(f *os.File, exited <-chan struct{}, linger time.Duration, fn func([]byte)) (open bool) {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
 	stop := make(chan struct{})
 	watched := make(chan struct{})
 	go func() {
@@ -73,6 +71,20 @@ func Drain(f *os.File, exited <-chan struct{}, linger time.Duration, fn func([]b
 		}
 	}()
 	defer func() { close(stop); <-watched; _ = f.SetReadDeadline(time.Time{}) }()
+	return copyOut(f, fn)
+}
+
+// drain is Drain for the output of c, without a goroutine that watches.
+func (c *Child) drain(f *os.File, linger time.Duration, fn func([]byte)) (open bool) {
+	c.atEnd(func() { _ = f.SetReadDeadline(time.Now().Add(linger)) })
+	return copyOut(f, fn)
+}
+
+// copyOut copies until the end of f or, when its deadline passes, what it holds
+// then.
+func copyOut(f *os.File, fn func([]byte)) (open bool) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
 	for {
 		n, err := f.Read(*buf)
 		if n > 0 {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -83,11 +84,10 @@ func (r *Runner) Run(ctx context.Context, c Command, in Input) (wire.ExecuteResp
 	if err != nil {
 		return wire.ExecuteResponse{}, err
 	}
-	out := r.collect(p, in)
-	timedOut := p.await(ctx, in)
-	res := out()
-	res.TimedOut = timedOut
+	release := p.guard(ctx, in)
+	res := p.collect(in)
 	res.ExitCode = p.child.Exit().Code
+	res.TimedOut = release()
 	res.OOMKilled = mark.Killed(res.ExitCode)
 	res.DurationMs = time.Since(began).Milliseconds()
 	return res, ctx.Err()
@@ -119,80 +119,83 @@ func (p *Process) Release() {
 	}
 }
 
-// await waits for the end and kills at the timeout or the end of ctx.
-func (p *Process) await(ctx context.Context, in Input) (timedOut bool) {
-	var expire <-chan time.Time
+// guard kills at the timeout or the end of ctx. The returned function ends that
+// once the process has ended, and tells whether it took too long.
+func (p *Process) guard(ctx context.Context, in Input) (release func() (timedOut bool)) {
+	var late atomic.Bool
+	kill := sync.OnceFunc(func() {
+		if in.Grace > 0 {
+			p.child.Terminate(context.WithoutCancel(ctx), in.Grace)
+		} else {
+			p.child.Kill()
+		}
+	})
+	cut := func(because bool) {
+		if !p.child.ended() {
+			late.Store(because)
+			kill()
+		}
+	}
+	var over sync.WaitGroup
+	over.Add(1)
+	stop := context.AfterFunc(ctx, func() { defer over.Done(); cut(false) })
+	var timer *time.Timer
 	if in.Timeout > 0 {
-		t := time.NewTimer(in.Timeout)
-		defer t.Stop()
-		expire = t.C
+		over.Add(1)
+		timer = time.AfterFunc(in.Timeout, func() { defer over.Done(); cut(true) })
 	}
-	select {
-	case <-p.child.Done():
-		return false
-	case <-expire:
-		timedOut = true
-	case <-ctx.Done():
+	return func() bool {
+		if stop() {
+			over.Done()
+		}
+		if timer != nil && timer.Stop() {
+			over.Done()
+		}
+		over.Wait()
+		return late.Load()
 	}
-	if in.Grace > 0 {
-		p.child.Terminate(context.WithoutCancel(ctx), in.Grace)
-	} else {
-		p.child.Kill()
-	}
-	return timedOut
 }
 
-// collect starts gathering output. The returned function waits for it.
-func (r *Runner) collect(p *Process, in Input) func() wire.ExecuteResponse {
+// collect gathers the output until the process has ended.
+func (p *Process) collect(in Input) wire.ExecuteResponse {
 	limit := outputLimit
 	if in.Split {
 		limit /= 2
 	}
 	all, stdout, stderr := NewCapture(limit), NewCapture(limit), NewCapture(limit)
-	var wg sync.WaitGroup
 	gather := func(f *os.File, to *Capture) {
-		wg.Go(func() {
-			open := Drain(f, p.child.Done(), linger, func(b []byte) {
-				_, _ = all.Write(b)
-				if in.Split {
-					_, _ = to.Write(b)
-				}
-			})
-			if open {
-				p.rest.adopt(f)
-			} else {
-				f.Close()
+		open := p.child.drain(f, linger, func(b []byte) {
+			_, _ = all.Write(b)
+			if in.Split {
+				_, _ = to.Write(b)
 			}
 		})
+		if open {
+			p.rest.adopt(f)
+		} else {
+			f.Close()
+		}
 	}
-	gather(p.Stdout, stdout)
-	if p.Stderr != nil {
-		gather(p.Stderr, stderr)
-	}
+	var wg sync.WaitGroup
 	if p.Stdin != nil {
 		wg.Go(func() { feed(p, in.Stdin) })
 	}
-	return func() wire.ExecuteResponse {
-		wg.Wait()
-		return wire.ExecuteResponse{
-			Result: all.String(), Stdout: stdout.String(), Stderr: stderr.String(),
-			Truncated: all.Truncated() || stdout.Truncated() || stderr.Truncated(),
-		}
+	if p.Stderr != nil {
+		wg.Go(func() { gather(p.Stderr, stderr) })
+	}
+	gather(p.Stdout, stdout)
+	p.child.wait()
+	wg.Wait()
+	return wire.ExecuteResponse{
+		Result: all.String(), Stdout: stdout.String(), Stderr: stderr.String(),
+		Truncated: all.Truncated() || stdout.Truncated() || stderr.Truncated(),
 	}
 }
 
 // feed writes the input; a command need not read it all.
 func feed(p *Process, input string) {
-	done := make(chan struct{})
-	go func() {
-		select {
-		case <-p.child.Done():
-			_ = p.Stdin.SetWriteDeadline(time.Now())
-		case <-done:
-		}
-	}()
+	p.child.atEnd(func() { _ = p.Stdin.SetWriteDeadline(time.Now()) })
 	_, _ = io.WriteString(p.Stdin, input)
-	close(done)
 	p.Stdin.Close()
 }
 
@@ -221,9 +224,7 @@ func (r *Runner) Start(c Command, stdin, split bool) (*Process, error) {
 	if spec.Files, err = openStreams(&in, &out, &errs, stdin, split); err != nil {
 		return nil, err
 	}
-	if in == nil {
-		defer unix.Close(spec.Files[0]) // /dev/null
-	} else {
+	if in != nil {
 		p.Stdin = in.ours
 	}
 	if script >= 0 {
@@ -257,12 +258,14 @@ func openStreams(in, out, errs **pipe, stdin, split bool) (files []int, err erro
 		}
 		return []int{(*in).child, (*out).child, stderr}, nil
 	}
-	null, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return []int{null, (*out).child, stderr}, nil
+	null, err := nullFile()
+	return []int{null, (*out).child, stderr}, err
 }
+
+// nullFile is /dev/null, kept open for all commands without input.
+var nullFile = sync.OnceValues(func() (int, error) {
+	return unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+})
 
 // Prepare checks c and resolves it to a Spec without files. A command line too
 // long for an argument comes back as an open file, script, that must be file 3

@@ -195,24 +195,27 @@ func (s *Space) StartDir() string {
 }
 
 func checkDir(d string) error {
-	info, err := os.Stat(d)
+	mode, err := modeOf(d)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return errors.New("the directory does not exist")
 	case err != nil:
-		return cause(err)
-	case !info.IsDir():
+		return err
+	case mode&unix.S_IFMT != unix.S_IFDIR:
 		return errors.New("it is not a directory")
 	}
 	return nil
 }
 
-func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
+// modeOf returns the type and permissions of what path leads to. Each command
+// asks several times, so it is the bare system call.
+func modeOf(path string) (mode uint32, err error) {
+	var st unix.Stat_t
+	for {
+		if err = unix.Stat(path, &st); !errors.Is(err, unix.EINTR) {
+			return st.Mode, err
+		}
 	}
-	return err
 }
 
 // LookPath finds an executable as the shell would, in the PATH of env.
@@ -235,13 +238,13 @@ func LookPath(name, dir string, env map[string]string) (string, error) {
 }
 
 func executable(path string) error {
-	info, err := os.Stat(path)
+	mode, err := modeOf(path)
 	switch {
 	case err != nil:
-		return cause(err)
-	case info.IsDir():
+		return err
+	case mode&unix.S_IFMT == unix.S_IFDIR:
 		return syscall.EISDIR
-	case info.Mode()&0o111 == 0:
+	case mode&0o111 == 0:
 		return syscall.EACCES
 	}
 	return nil

@@ -53,7 +53,8 @@ type Child struct {
 	table *Table
 	tty   bool
 	done  chan struct{}
-	exit  Exit // valid once done is closed
+	exit  Exit     // valid once done is closed
+	after []func() // called at the end; guarded by the table's mutex
 }
 
 // NewTable starts reaping. With reapAll it reaps every child of this process,
@@ -213,6 +214,42 @@ func (c *Child) finishLocked(ws syscall.WaitStatus) {
 	}
 	delete(c.table.children, c.PID)
 	close(c.done)
+	for _, f := range c.after {
+		f()
+	}
+	c.after = nil
+}
+
+// atEnd has f called when the process has ended, at once if it has already. f
+// must not block.
+func (c *Child) atEnd(f func()) {
+	c.table.mu.Lock()
+	defer c.table.mu.Unlock()
+	if c.ended() {
+		f()
+		return
+	}
+	c.after = append(c.after, f)
+}
+
+func (c *Child) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for the end. A process whose streams have just closed has mostly
+// ended already, long before the news comes by way of its signal.
+func (c *Child) wait() {
+	c.table.mu.Lock()
+	if !c.ended() {
+		c.table.collectLocked(c.PID, c)
+	}
+	c.table.mu.Unlock()
+	<-c.done
 }
 
 // TTY tells whether the process has a terminal.
@@ -232,10 +269,8 @@ func (c *Child) Exit() Exit {
 func (c *Child) Signal(sig syscall.Signal) error {
 	c.table.mu.Lock()
 	defer c.table.mu.Unlock()
-	select {
-	case <-c.done:
+	if c.ended() {
 		return os.ErrProcessDone
-	default:
 	}
 	if err := syscall.Kill(-c.PID, sig); err != nil {
 		return syscall.Kill(c.PID, sig)
