@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/atoll-sh/atoll/engine/toolbox"
+	"github.com/atoll-sh/atoll/engine/toolbox/process"
 	"github.com/atoll-sh/atoll/engine/toolbox/sudo"
 )
 
@@ -25,6 +26,9 @@ const grace = 8 * time.Second
 func main() {
 	if filepath.Base(os.Args[0]) == "sudo" {
 		os.Exit(sudo.Main(os.Args[1:], sudo.DefaultSocket))
+	}
+	if len(os.Args) == 2 && os.Args[1] == process.RehearseArg {
+		return
 	}
 	os.Exit(run())
 }
@@ -55,5 +59,5 @@ func run() int {
 func tune() {
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(64 << 20)
-	runtime.GOMAXPROCS(min(4, runtime.NumCPU()))
+	runtime.GOMAXPROCS(1) // more when there is a crowd
 }

@@ -31,6 +31,7 @@ const (
 	refillRetry  = 5 * time.Second
 	adaptiveTime = 10 * time.Minute
 	adaptiveMax  = 4 // kinds beside the configured ones
+	rehearseTime = 5 * time.Second
 )
 
 // pool keeps started instances that belong to nobody yet.
@@ -152,6 +153,11 @@ func (p *pool) refill(ctx context.Context) time.Duration {
 		}
 		return refillRetry
 	}
+	rctx, cancel := context.WithTimeout(ctx, rehearseTime)
+	if err := in.tb.Rehearse(rctx); err != nil {
+		p.r.log.Debug("a warm member did not rehearse; its first command takes longer", "instance", in.rec.ID, "err", err)
+	}
+	cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {

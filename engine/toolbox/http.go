@@ -45,6 +45,7 @@ func (t *Toolbox) routes() []route {
 	return []route{
 		{"GET /internal/status", quiet, t.status},
 		{"POST /internal/identity", quiet, t.identity},
+		{"POST /internal/rehearse", quiet, t.rehearse},
 		{"GET /internal/exec", work, t.streamExec},
 		{"GET /version", quiet, t.version},
 		{"GET /user-home-dir", quiet, t.homeDir},
@@ -107,8 +108,9 @@ func (t *Toolbox) Handler() http.Handler {
 
 func (t *Toolbox) wrap(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if t.trimmer != nil {
-			defer t.trimmer.touch()
+		if t.trimmer != nil && rt.kind != quiet {
+			t.trimmer.begin()
+			defer t.trimmer.end()
 		}
 		if rt.kind != quiet {
 			defer t.activity.begin(rt.kind == work)()

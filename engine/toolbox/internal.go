@@ -25,6 +25,17 @@ func (t *Toolbox) status(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, http.StatusOK, s)
 }
 
+// rehearse does what a first command needs, so that the sandbox's own first one
+// finds everything in memory. Nothing of the image's is run: a member of the
+// warm pool has no policy yet.
+func (t *Toolbox) rehearse(w http.ResponseWriter, r *http.Request) error {
+	if err := t.runner.Rehearse(r.Context()); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`)
 
 // identity makes a pooled sandbox somebody's: names, environment, user, work

@@ -179,7 +179,7 @@ func (t *Toolbox) Open() error {
 	}
 	t.served.Go(func() { _ = t.server.Serve(l) })
 	if t.config.Trim {
-		t.trimmer = newTrimmer()
+		t.trimmer = &trimmer{}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package toolbox
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -11,29 +12,50 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// crowd is how many calls at once are worth more than one processor, and
+// maxWidth to how many the toolbox goes then. Mostly it waits for commands, and
+// to hand work from thread to thread costs more than the work.
+const (
+	crowd    = 4
+	maxWidth = 4
+)
+
 // trimAfter is how long the toolbox waits after the last call before it gives
 // memory back. There is one toolbox per sandbox, and most of them idle.
 const trimAfter = 2 * time.Second
 
-// trimmer gives memory back when nothing was asked for a while. It has no
-// ticker, so that an idle sandbox never wakes a processor.
+// trimmer gives memory and processors back when nothing was asked for a while.
+// It has no ticker, so that an idle sandbox never wakes a processor. Before its
+// first call a sandbox is left as it is: a member of the warm pool shares most
+// of its memory with others, and shall answer fast.
 type trimmer struct {
 	mu     sync.Mutex
-	timer  *time.Timer // nil: off
+	calls  int
+	wide   bool
+	timer  *time.Timer // nil: nobody has called yet
 	closed bool
 }
 
-func newTrimmer() *trimmer {
-	t := &trimmer{}
-	t.timer = time.AfterFunc(trimAfter, trim)
-	return t
-}
-
-// touch notes a call.
-func (t *trimmer) touch() {
+// begin notes a call.
+func (t *trimmer) begin() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.closed {
+	if t.calls++; t.calls >= crowd && !t.wide {
+		t.wide = true
+		runtime.GOMAXPROCS(min(maxWidth, runtime.NumCPU()))
+	}
+}
+
+// end notes the end of a call.
+func (t *trimmer) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.calls--
+	switch {
+	case t.closed:
+	case t.timer == nil:
+		t.timer = time.AfterFunc(trimAfter, t.trim)
+	default:
 		t.timer.Reset(trimAfter)
 	}
 }
@@ -42,7 +64,19 @@ func (t *trimmer) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
-	t.timer.Stop()
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+}
+
+func (t *trimmer) trim() {
+	t.mu.Lock()
+	if t.wide && t.calls < crowd {
+		t.wide = false
+		runtime.GOMAXPROCS(1)
+	}
+	t.mu.Unlock()
+	trim()
 }
 
 // trim frees the heap's unused pages and unmaps the program's own read-only

@@ -269,6 +269,12 @@ func (c *Client) Status(ctx context.Context) (wire.Status, error) {
 	return out, err
 }
 
+// Rehearse has a sandbox that is nobody's yet make ready for its first command.
+func (c *Client) Rehearse(ctx context.Context) error {
+	_, err := c.call(ctx, http.MethodPost, "/internal/rehearse", nil, nil, nil)
+	return err
+}
+
 // SetIdentity makes the sandbox somebody's.
 func (c *Client) SetIdentity(ctx context.Context, q wire.Identity) error {
 	_, err := c.call(ctx, http.MethodPost, "/internal/identity", nil, q, nil)

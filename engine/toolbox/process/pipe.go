@@ -76,8 +76,27 @@ func Drain(f *os.File, exited <-chan struct{}, linger time.Duration, fn func([]b
 
 // drain is Drain for the output of c, without a goroutine that watches.
 func (c *Child) drain(f *os.File, linger time.Duration, fn func([]byte)) (open bool) {
-	c.atEnd(func() { _ = f.SetReadDeadline(time.Now().Add(linger)) })
+	c.atEnd(func() {
+		if !hungUp(f) { // else its end comes by itself, and a timer costs more than to look
+			_ = f.SetReadDeadline(time.Now().Add(linger))
+		}
+	})
 	return copyOut(f, fn)
+}
+
+// hungUp tells whether nobody holds the other end of a pipe any more.
+func hungUp(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	gone := false
+	err = raw.Control(func(fd uintptr) {
+		p := []unix.PollFd{{Fd: int32(fd)}}
+		n, err := unix.Poll(p, 0)
+		gone = err == nil && n == 1 && p[0].Revents&unix.POLLHUP != 0
+	})
+	return err == nil && gone
 }
 
 // copyOut copies until the end of f or, when its deadline passes, what it holds
