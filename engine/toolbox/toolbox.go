@@ -177,7 +177,7 @@ func (t *Toolbox) Open() error {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(t.log.Handler(), slog.LevelDebug),
 	}
-	t.served.Go(func() { _ = t.server.Serve(l) })
+	t.served.Go(func() { _ = t.server.Serve(listener{l}) })
 	if t.config.Trim {
 		t.trimmer = &trimmer{}
 	}

@@ -21,6 +21,12 @@ type Download struct {
 	ModTime time.Time
 }
 
+// Disk is the file itself, nil when the content is not simply that.
+func (d *Download) Disk() *os.File {
+	f, _ := d.ReadSeekCloser.(*os.File)
+	return f
+}
+
 // maxVirtual bounds files whose size is only known by reading, as in /proc.
 const maxVirtual = 8 << 20
 

@@ -21,7 +21,7 @@ import (
 // this name.
 const tempPrefix = "daytona-upload"
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
 // Upload writes r to path. The file appears whole or not at all: it is written
 // under another name beside its target and then renamed. Missing parents are
@@ -65,6 +65,7 @@ func (f *FS) replace(path string, r io.Reader) (int64, error) {
 	tmp := filepath.Join(filepath.Dir(target), tempPrefix+"-"+strings.ToLower(rand.Text()))
 	n, err := f.writeTemp(tmp, old, r)
 	if err == nil {
+		defer lateFree(target, old)()
 		err = os.Rename(tmp, target)
 		if errors.Is(err, syscall.EBUSY) { // a file that is itself a mount point
 			err = copyInto(target, tmp)
@@ -76,6 +77,24 @@ func (f *FS) replace(path string, r io.Reader) (int64, error) {
 		return 0, err
 	}
 	return n, nil
+}
+
+// freeable is the size from which the blocks of a replaced file are worth being
+// freed after the answer.
+const freeable = 4 << 20
+
+// lateFree keeps the file at path open, if it is large, while another is put in
+// its place. The returned function lets go of it, and does not wait until its
+// blocks are free.
+func lateFree(path string, old fs.FileInfo) func() {
+	if old == nil || old.Size() < freeable {
+		return func() {}
+	}
+	held, err := os.OpenFile(path, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return func() {}
+	}
+	return func() { go held.Close() } // ends by itself
 }
 
 func (f *FS) writeTemp(tmp string, old fs.FileInfo, r io.Reader) (n int64, err error) {
