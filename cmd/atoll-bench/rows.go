@@ -174,7 +174,7 @@ func (b *bench) execMCP(ctx context.Context) error {
 }
 
 // files compares a 100 MB upload and download with the cp command on the
-// host's disk.
+// host's disk. Each copy and each upload makes a new file.
 func (b *bench) files(ctx context.Context) error {
 	const size = 100 << 20
 	data := make([]byte, size)
@@ -202,7 +202,7 @@ func (b *bench) files(ctx context.Context) error {
 			return err
 		}
 		cp = append(cp, d)
-		path := "?path=/home/daytona/blob"
+		path := "?path=/home/daytona/blob" + strconv.Itoa(i)
 		d, err = timed(func() error {
 			return b.srv.send(ctx, "POST", "/toolbox/"+sb.ID+"/files/upload-v2"+path, "application/octet-stream", bytes.NewReader(data), nil)
 		})

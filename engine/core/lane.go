@@ -58,10 +58,10 @@ func (l *lane) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// short tells whether a request fits a lane: it is small, and nothing is
-// expected to go on after its answer's head but the answer's body.
+// short tells whether a request fits a lane: it is small, and can be written
+// before anything is read.
 func short(req *http.Request) bool {
-	return req.Header.Get("Upgrade") == "" && req.Header.Get("Expect") == "" && len(req.TransferEncoding) == 0 && len(req.Trailer) == 0 &&
+	return req.Header.Get("Expect") == "" && len(req.TransferEncoding) == 0 && len(req.Trailer) == 0 &&
 		(req.Body == nil || req.Body == http.NoBody || (req.ContentLength > 0 && req.ContentLength <= maxLaneBody))
 }
 
@@ -109,9 +109,9 @@ func (l *lane) call(msg []byte, req *http.Request) (*http.Response, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case res.StatusCode == http.StatusSwitchingProtocols:
+		case res.StatusCode == http.StatusSwitchingProtocols && req.Header.Get("Upgrade") == "":
 			return nil, errors.New("the toolbox switches protocols without being asked")
-		case res.StatusCode >= http.StatusOK:
+		case res.StatusCode >= http.StatusOK, res.StatusCode == http.StatusSwitchingProtocols:
 			l.room = 1<<63 - 1
 			return res, nil
 		}
@@ -121,6 +121,10 @@ func (l *lane) call(msg []byte, req *http.Request) (*http.Response, error) {
 
 // attach makes the answer's body give the lane back at its end.
 func (l *lane) attach(res *http.Response, stop func() bool) {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		res.Body = &laneStream{lane: l, stop: stop}
+		return
+	}
 	b := &laneBody{lane: l, inner: res.Body, left: -1, keep: !res.Close, stop: stop}
 	switch {
 	case res.Body == http.NoBody || res.ContentLength == 0:

@@ -137,6 +137,10 @@ type watchedStream struct {
 
 func (b *watchedStream) Close() error { defer b.done(); return b.ReadWriteCloser.Close() }
 
+func (b *watchedStream) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, b.ReadWriteCloser) }
+
+func (b *watchedStream) ReadFrom(r io.Reader) (int64, error) { return io.Copy(b.ReadWriteCloser, r) }
+
 // pools holds the open connections to toolboxes.
 type pools struct {
 	core *Core
@@ -199,7 +203,6 @@ func (p *pool) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	widen(conn)
 	tracked := &trackedConn{conn, p}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -211,9 +214,10 @@ func (p *pool) dial(ctx context.Context) (net.Conn, error) {
 	return tracked, nil
 }
 
-// sendBuffer is how much may be on its way to a toolbox. Each time that it is
-// full or empty costs a switch between two processes.
-const sendBuffer = 512 << 10
+// An upload is large once it has this many bytes. From then on it has larger
+// buffers, and more may be on its way: each time that a buffer is full or empty
+// costs a switch between two processes.
+const large = 1 << 20
 
 // widen raises a connection's send buffer, where that is allowed.
 func widen(c net.Conn) {
@@ -223,7 +227,7 @@ func widen(c net.Conn) {
 	}
 	if raw, err := sc.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer)
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*large)
 		})
 	}
 }
@@ -233,15 +237,27 @@ type trackedConn struct {
 	pool *pool
 }
 
-// copyBuffers lends the buffers of uploads. They are large, because each chunk
-// costs a switch to the toolbox and back.
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+// copyBuffers lends the buffers of uploads, largeBuffers those of large ones.
+var (
+	copyBuffers  = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+	largeBuffers = sync.Pool{New: func() any { b := make([]byte, large); return &b }}
+)
 
 // ReadFrom is what the HTTP transport copies a request's body with.
 func (c *trackedConn) ReadFrom(r io.Reader) (int64, error) {
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
-	return io.CopyBuffer(struct{ io.Writer }{c.Conn}, struct{ io.Reader }{r}, *buf)
+	n, err := copyWith(&copyBuffers, c.Conn, io.LimitReader(r, large))
+	if err != nil || n < large {
+		return n, err
+	}
+	widen(c.Conn)
+	m, err := copyWith(&largeBuffers, c.Conn, r)
+	return n + m, err
+}
+
+func copyWith(buffers *sync.Pool, w io.Writer, r io.Reader) (int64, error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, *buf)
 }
 
 func (c *trackedConn) Close() error {

@@ -21,7 +21,29 @@ import (
 // this name.
 const tempPrefix = "daytona-upload"
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+// A file is large once it has this many bytes; then it is copied in larger
+// pieces, since each costs a switch to the sender and back.
+const large = 1 << 20
+
+var (
+	buffers      = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+	largeBuffers = sync.Pool{New: func() any { b := make([]byte, large); return &b }}
+)
+
+func copyBody(w io.Writer, r io.Reader) (int64, error) {
+	n, err := copyWith(&buffers, w, io.LimitReader(r, large))
+	if err != nil || n < large {
+		return n, err
+	}
+	m, err := copyWith(&largeBuffers, w, r)
+	return n + m, err
+}
+
+func copyWith(buffers *sync.Pool, w io.Writer, r io.Reader) (int64, error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, *buf)
+}
 
 // Upload writes r to path. The file appears whole or not at all: it is written
 // under another name beside its target and then renamed. Missing parents are
@@ -107,9 +129,7 @@ func (f *FS) writeTemp(tmp string, old fs.FileInfo, r io.Reader) (n int64, err e
 			err = cerr
 		}
 	}()
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	if n, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{r}, *buf); err != nil {
+	if n, err = copyBody(out, r); err != nil {
 		return n, err
 	}
 	mode := fs.FileMode(0o644)
