@@ -153,11 +153,7 @@ func (p *pool) refill(ctx context.Context) time.Duration {
 		}
 		return refillRetry
 	}
-	rctx, cancel := context.WithTimeout(ctx, rehearseTime)
-	if err := in.tb.Rehearse(rctx); err != nil {
-		p.r.log.Debug("a warm member did not rehearse; its first command takes longer", "instance", in.rec.ID, "err", err)
-	}
-	cancel()
+	p.rehearse(ctx, in)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -166,6 +162,20 @@ func (p *pool) refill(ctx context.Context) time.Duration {
 	}
 	p.ready[k] = append(p.ready[k], in)
 	return 0
+}
+
+// rehearse has a new member make ready for its first command, and for being
+// called at all. One that cannot is as good, if slower.
+func (p *pool) rehearse(ctx context.Context, in *instance) {
+	ctx, cancel := context.WithTimeout(ctx, rehearseTime)
+	defer cancel()
+	err := in.tb.Rehearse(ctx)
+	if err == nil {
+		_, err = in.tb.Status(ctx)
+	}
+	if err != nil {
+		p.r.log.Debug("a warm member did not rehearse", "instance", in.rec.ID, "err", err)
+	}
 }
 
 // shortLocked finds a kind with fewer members than wanted.

@@ -108,9 +108,9 @@ func (t *Toolbox) Handler() http.Handler {
 
 func (t *Toolbox) wrap(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if t.trimmer != nil && rt.kind != quiet {
+		if t.trimmer != nil {
 			t.trimmer.begin()
-			defer t.trimmer.end()
+			defer t.trimmer.end(rt.kind != quiet)
 		}
 		if rt.kind != quiet {
 			defer t.activity.begin(rt.kind == work)()

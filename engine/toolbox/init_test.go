@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -109,6 +110,35 @@ func TestAsInit(t *testing.T) {
 		}
 		if got := b.run("echo $FROM_IMAGE $HOME; sleep 0.2; cat /proc/self/oom_score_adj; cat /proc/1/comm"); got != "1 "+b.dir+"\n500\natoll-toolbox\n" {
 			t.Errorf("got %q", got)
+		}
+	})
+
+	t.Run("a rehearsal leaves nothing", func(t *testing.T) {
+		for range 2 {
+			if err := b.Rehearse(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+		if st, err := b.Status(ctx); err != nil || st.Processes != 0 || st.Busy != 0 {
+			t.Errorf("got %+v, %v", st, err)
+		}
+	})
+
+	t.Run("large files", func(t *testing.T) {
+		for _, size := range []int{5 << 20, 9<<20 + 1} { // the second replaces the first
+			data := bytes.Repeat([]byte("0123456789abcdefghij\n"), size/21+1)[:size]
+			if err := b.Upload(ctx, "large", bytes.NewReader(data)); err != nil {
+				t.Fatal(err)
+			}
+			f, n, err := b.Download(ctx, "large")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(f)
+			f.Close()
+			if err != nil || n != int64(size) || !bytes.Equal(got, data) {
+				t.Errorf("got %d of %d bytes, %v; the content is right: %t", len(got), n, err, bytes.Equal(got, data))
+			}
 		}
 	})
 

@@ -27,8 +27,11 @@ func (t *Toolbox) status(w http.ResponseWriter, _ *http.Request) error {
 
 // rehearse does what a first command needs, so that the sandbox's own first one
 // finds everything in memory. Nothing of the image's is run: a member of the
-// warm pool has no policy yet.
+// warm pool has no policy yet. What only the start needed is given back first.
 func (t *Toolbox) rehearse(w http.ResponseWriter, r *http.Request) error {
+	if t.config.Trim {
+		trim()
+	}
 	if err := t.runner.Rehearse(r.Context()); err != nil {
 		return err
 	}

@@ -46,13 +46,14 @@ func (t *trimmer) begin() {
 	}
 }
 
-// end notes the end of a call.
-func (t *trimmer) end() {
+// end notes the end of a call. One that the server made by itself does not
+// count as the first.
+func (t *trimmer) end(counts bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.calls--
 	switch {
-	case t.closed:
+	case t.closed, t.timer == nil && !counts:
 	case t.timer == nil:
 		t.timer = time.AfterFunc(trimAfter, t.trim)
 	default:
