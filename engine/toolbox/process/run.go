@@ -130,9 +130,11 @@ func (p *Process) guard(ctx context.Context, in Input) (release func() (timedOut
 			p.child.Kill()
 		}
 	})
-	cut := func(because bool) {
+	cut := func(timeout bool) {
 		if !p.child.ended() {
-			late.Store(because)
+			if timeout {
+				late.Store(true)
+			}
 			kill()
 		}
 	}
@@ -258,14 +260,24 @@ func openStreams(in, out, errs **pipe, stdin, split bool) (files []int, err erro
 		}
 		return []int{(*in).child, (*out).child, stderr}, nil
 	}
-	null, err := nullFile()
-	return []int{null, (*out).child, stderr}, err
+	fd, err := nullFile()
+	return []int{fd, (*out).child, stderr}, err
 }
 
-// nullFile is /dev/null, kept open for all commands without input.
-var nullFile = sync.OnceValues(func() (int, error) {
-	return unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-})
+// null is /dev/null, kept open for all commands without input; 0: not yet.
+var null atomic.Int32
+
+func nullFile() (int, error) {
+	if fd := null.Load(); fd != 0 {
+		return int(fd), nil
+	}
+	fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil && !null.CompareAndSwap(0, int32(fd)) {
+		unix.Close(fd)
+		fd = int(null.Load())
+	}
+	return fd, err
+}
 
 // Prepare checks c and resolves it to a Spec without files. A command line too
 // long for an argument comes back as an open file, script, that must be file 3
