@@ -113,6 +113,9 @@ func (a *app) commands() []*cobra.Command {
 		newSnapshotCommand(a),
 		newForkCommand(a),
 		newResizeCommand(a),
+		newKeyCommand(a),
+		newOrgCommand(a),
+		newUserCommand(a),
 		newDoctorCommand(a),
 		newVersionCommand(a),
 	}
