@@ -52,7 +52,7 @@ func (a *audit) Record(e engine.AuditEntry) {
 		e.At = a.Now().UTC()
 	}
 	for _, s := range []*string{&e.ActorEmail, &e.TargetID, &e.Error, &e.IP, &e.UserAgent, &e.Source} {
-		*s = short(*s)
+		*s = shorten(*s)
 	}
 	select {
 	case a.queue <- e:
@@ -61,8 +61,8 @@ func (a *audit) Record(e engine.AuditEntry) {
 	}
 }
 
-// short cuts text without breaking a character.
-func short(s string) string {
+// shorten cuts text without breaking a character.
+func shorten(s string) string {
 	if len(s) <= auditField {
 		return s
 	}
