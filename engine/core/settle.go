@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -210,10 +211,10 @@ func (c *Core) finishSnapshot(ctx context.Context, sn engine.Snapshot) error {
 }
 
 // Purge forgets sandboxes that were destroyed before the given time, and
-// idempotency keys that have expired.
+// idempotency keys and preview links that have expired.
 func (c *Core) Purge(ctx context.Context, before time.Time) error {
 	if _, err := c.Store.PurgeSandboxes(ctx, before); err != nil {
 		return err
 	}
-	return c.Store.PurgeIdempotency(ctx, c.Now())
+	return errors.Join(c.Store.PurgeIdempotency(ctx, c.Now()), c.Store.PurgePreviews(ctx, c.Now()))
 }

@@ -53,7 +53,16 @@ func (t *toolbox) RoundTrip(req *http.Request) (*http.Response, error) {
 	if internal(req.URL.Path) {
 		return nil, closeBody(req, engine.Errorf(engine.KindDenied, "path %s is not for callers", quote(req.URL.Path)))
 	}
-	return t.send(req, t.core.activity.begin(t.id, t.core.Now))
+	return t.counted(req)
+}
+
+// counted sends a request, which is activity unless it is quiet.
+func (t *toolbox) counted(req *http.Request) (*http.Response, error) {
+	end := func() {}
+	if !engine.Quiet(req.Context()) {
+		end = t.core.activity.begin(t.id, t.core.Now)
+	}
+	return t.send(req, end)
 }
 
 // send forwards a request and calls end when the answer is over.

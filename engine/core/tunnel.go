@@ -16,14 +16,13 @@ import (
 // with the sandbox's run.
 func (t toolboxes) DialPort(ctx context.Context, ref engine.SandboxRef, port int) (net.Conn, error) {
 	if port < 1 || port > 65535 {
-		return nil, engine.Errorf(engine.KindInvalid, "port %d is not between 1 and 65535", port)
+		return nil, badPort(port)
 	}
 	tb, err := t.reach(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	quiet := engine.Quiet(ctx)
-	conn, err := client.New(&direct{tb, quiet}).Tunnel(ctx, port, quiet)
+	conn, err := client.New(direct{tb}).Tunnel(ctx, port, engine.Quiet(ctx))
 	if err != nil {
 		return nil, tb.refused(err, port)
 	}
@@ -31,19 +30,10 @@ func (t toolboxes) DialPort(ctx context.Context, ref engine.SandboxRef, port int
 }
 
 // direct is a toolbox without the bar before its internal paths.
-type direct struct {
-	*toolbox
-	quiet bool
-}
+type direct struct{ *toolbox }
 
 // RoundTrip sends a request of the server's own.
-func (d *direct) RoundTrip(req *http.Request) (*http.Response, error) {
-	end := func() {}
-	if !d.quiet {
-		end = d.core.activity.begin(d.id, d.core.Now)
-	}
-	return d.send(req, end)
-}
+func (d direct) RoundTrip(req *http.Request) (*http.Response, error) { return d.counted(req) }
 
 // refused says why there is no connection to a port, in our words: the
 // toolbox's are not to be believed.

@@ -27,7 +27,10 @@ type Config struct {
 	Toolboxes engine.Toolboxes
 	Events    engine.Events
 	Inspector engine.Inspector
+	Previews  engine.Previews
 	Guard     *auth.Guard
+	// PreviewURLs knows where previews are served.
+	PreviewURLs PreviewURLs
 	// BaseURL returns the URL under which the caller reaches this server,
 	// without a trailing slash.
 	BaseURL         func(*http.Request) string
@@ -79,6 +82,7 @@ func (a *API) register() {
 	a.registerSettings()
 	a.registerSnapshots()
 	a.registerVolumes()
+	a.registerPreviews()
 	a.registerExtensions()
 }
 

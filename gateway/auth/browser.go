@@ -101,7 +101,7 @@ func CORS(next http.Handler) http.Handler {
 		h.Add("Vary", "Origin")
 		h.Set("Access-Control-Expose-Headers", "*")
 		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-			preflight(h, r)
+			Preflight(h, r)
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
@@ -109,7 +109,8 @@ func CORS(next http.Handler) http.Handler {
 	})
 }
 
-func preflight(h http.Header, r *http.Request) {
+// Preflight grants what a browser asks for ahead of a request.
+func Preflight(h http.Header, r *http.Request) {
 	h.Set("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS")
 	h.Set("Access-Control-Max-Age", "600")
 	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {

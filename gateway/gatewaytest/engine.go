@@ -22,6 +22,10 @@ import (
 const (
 	AdminKey  = "test-admin-key"  // may do all
 	ReaderKey = "test-reader-key" // holds read:volumes only
+	OtherKey  = "test-other-key"  // of the organization Other
+
+	// Other is an organization beside the default one.
+	Other = "11111111-0000-4000-8000-000000000001"
 )
 
 // Engine implements every service of package engine. Fields may be set before
@@ -44,6 +48,9 @@ type Engine struct {
 	snapshots map[string]*engine.Snapshot
 	created   []engine.CreateSandbox
 	touched   int
+	rotations map[string]int
+	links     map[string]engine.PreviewLink
+	held      []string
 }
 
 // New returns an engine with the snapshot atoll-small. It ends with the test.
@@ -56,6 +63,8 @@ func NewWith(tb testing.TB, toolbox http.Handler) *Engine {
 		Timing:    []engine.Stage{{Name: "claim", Start: time.Millisecond, Took: 2 * time.Millisecond}, {Name: "identity", Start: 3 * time.Millisecond, Took: 500 * time.Microsecond}},
 		sandboxes: map[string]*engine.Sandbox{},
 		snapshots: map[string]*engine.Snapshot{},
+		rotations: map[string]int{},
+		links:     map[string]engine.PreviewLink{},
 	}
 	e.toolbox = httptest.NewServer(toolbox)
 	tb.Cleanup(e.toolbox.Close)
@@ -110,6 +119,8 @@ func (e *Engine) Authenticate(_ context.Context, secret string) (engine.Principa
 	switch secret {
 	case AdminKey:
 		p.Admin = true
+	case OtherKey:
+		p.OrganizationID = Other
 	case ReaderKey:
 		p.Permissions = []string{"read:volumes"}
 	default:

@@ -27,7 +27,6 @@ import (
 type Proxy struct {
 	toolboxes engine.Toolboxes
 	log       *slog.Logger
-	buffers   buffers
 	closing   context.Context
 	close     context.CancelFunc
 	open      sync.WaitGroup
@@ -64,6 +63,17 @@ func (p *Proxy) Handler(prefix, infix string) http.Handler {
 		}
 		p.forward(w, r, t)
 	})
+}
+
+// Forward sends a request whose principal is known to the toolbox of a sandbox,
+// at an escaped path of the toolbox.
+func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, sandbox, path string) {
+	t, err := parse("/"+url.PathEscape(sandbox)+path, "/", "")
+	if err != nil {
+		fail(w, r, err)
+		return
+	}
+	p.forward(w, r, t)
 }
 
 // target is where a request goes.
@@ -140,27 +150,28 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, t target) {
 		return
 	}
 	_ = http.NewResponseController(w).EnableFullDuplex() // answers may begin before the body ends
-	body := &watchedBody{ReadCloser: r.Body}
-	r.Body = body
+	body := Watch(r)
 	rp := httputil.ReverseProxy{
 		Rewrite:        func(pr *httputil.ProxyRequest) { rewrite(pr.Out, t) },
 		Transport:      transport,
 		FlushInterval:  -1,
-		BufferPool:     &p.buffers,
+		BufferPool:     Buffers,
 		ModifyResponse: distrust,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if broken := body.failure(); broken != nil && r.Context().Err() == nil {
+			if broken := body.Failure(); broken != nil && r.Context().Err() == nil {
 				err = broken
 			}
 			p.failed(w, r, err)
 		},
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
-	rp.ServeHTTP(final{w}, r.WithContext(ctx))
+	rp.ServeHTTP(Final(w), r.WithContext(ctx))
 }
 
-// final drops informational answers. The reverse proxy passes them on before
-// distrust sees anything, and a hostile toolbox could send them without end.
+// Final drops informational answers. A reverse proxy passes them on before
+// anybody can look at them, and something hostile could send them without end.
+func Final(w http.ResponseWriter) http.ResponseWriter { return final{w} }
+
 type final struct{ http.ResponseWriter }
 
 // WriteHeader passes on the status that ends the answer's head.
@@ -173,15 +184,22 @@ func (f final) WriteHeader(code int) {
 // Unwrap lets http.ResponseController reach the connection.
 func (f final) Unwrap() http.ResponseWriter { return f.ResponseWriter }
 
-// watchedBody remembers that the caller's body could not be read, so that the
-// toolbox is not blamed for it.
-type watchedBody struct {
+// Body is a request's body that remembers that it could not be read, so that
+// what the request was forwarded to is not blamed for it.
+type Body struct {
 	io.ReadCloser
 	broken atomic.Pointer[engine.Error]
 }
 
+// Watch puts a Body into the request.
+func Watch(r *http.Request) *Body {
+	b := &Body{ReadCloser: r.Body}
+	r.Body = b
+	return b
+}
+
 // Read implements io.Reader.
-func (b *watchedBody) Read(p []byte) (int, error) {
+func (b *Body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, http.ErrBodyReadAfterClose) {
 		b.broken.Store(engine.Errorf(engine.KindInvalid, "the request's body broke off or is malformed").Wrap(err))
@@ -189,7 +207,8 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (b *watchedBody) failure() error {
+// Failure says why the body could not be read to its end, if so.
+func (b *Body) Failure() error {
 	if e := b.broken.Load(); e != nil {
 		return e
 	}
@@ -283,7 +302,9 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 	wire.WriteProblem(w, r, problem)
 }
 
-// buffers lends the copy buffers of streams.
+// Buffers lends the copy buffers of streams to reverse proxies.
+var Buffers httputil.BufferPool = &buffers{}
+
 type buffers struct{ pool sync.Pool }
 
 const bufferSize = 256 << 10
