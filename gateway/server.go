@@ -120,9 +120,6 @@ func (s *Server) previewConfig(g *auth.Guard) preview.Config {
 	}
 }
 
-// Previews serves the ports of sandboxes.
-func (s *Server) Previews() *preview.Previews { return s.previews }
-
 func withDefaults(c Config) Config {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -188,7 +185,7 @@ func (s *Server) shut(ctx context.Context) error {
 func (s *Server) Routes() map[string]bool { return s.api.Routes() }
 
 func (s *Server) handler(guard *auth.Guard) http.Handler {
-	browsers := auth.NewBrowsers(s.hosts()...)
+	browsers := auth.NewBrowsers(s.hosts()...).Without(s.previews.Below)
 	s.api = api.New(s.apiConfig(guard))
 	s.events = events.New(events.Config{
 		Events: s.config.Events, Authenticate: guard.AuthenticateToken, Region: s.config.Region, Log: s.config.Log,

@@ -1,6 +1,7 @@
 package preview
 
 import (
+	"context"
 	"net"
 	"net/url"
 	"strconv"
@@ -54,16 +55,17 @@ func (t target) String() string { return strconv.Itoa(t.port) + "-" + t.label }
 func (d Domain) host(t target) string { return t.String() + "." + string(d) }
 
 // Below tells whether a Host header names something that is a preview's
-// business alone, be it well formed or not: a name below the domain that begins
-// with a number and a hyphen. What listens there is not the API.
+// business alone, be it well formed or not: a name below the domain with a part
+// that begins with a number and a hyphen. What listens there is not the API.
 func (d Domain) Below(hostport string) bool {
-	name, ok := d.cut(hostport)
-	if !ok {
-		return false
+	name, _ := d.cut(hostport)
+	for label := range strings.SplitSeq(name, ".") {
+		number, _, hyphen := strings.Cut(label, "-")
+		if hyphen && number != "" && strings.Trim(number, "0123456789") == "" {
+			return true
+		}
 	}
-	label := name[strings.LastIndexByte(name, '.')+1:]
-	number, _, hyphen := strings.Cut(label, "-")
-	return hyphen && number != "" && strings.Trim(number, "0123456789") == ""
+	return false
 }
 
 // parse reads a Host header. It is strict: one label, no leading zeros.
@@ -107,4 +109,19 @@ func hostname(hostport string) string {
 		h = host
 	}
 	return strings.ToLower(strings.TrimSuffix(h, "."))
+}
+
+// Exists tells whether a host name is that of a preview which is there. It is
+// for those who make certificates.
+func (d Domain) Exists(ctx context.Context, links engine.Previews, hostport string) bool {
+	t, ok := d.parse(hostport)
+	if !ok {
+		return false
+	}
+	if t.isLink() {
+		link, err := links.Link(ctx, t.label)
+		return err == nil && link.Port == t.port
+	}
+	_, err := links.AccessByID(ctx, t.label)
+	return err == nil
 }

@@ -81,23 +81,11 @@ func (p *Previews) Template(base string) string {
 	return "http://{{PORT}}-{{sandboxId}}." + string(p.domain)
 }
 
+// Below tells whether a host name belongs to previews.
+func (p *Previews) Below(host string) bool { return p.domain.Below(host) }
+
 // Cut ends the requests and connections that a token let in.
 func (p *Previews) Cut(token string) { p.live.cut(token) }
-
-// Exists tells whether a host name is that of a preview that is there. It is
-// for those who make certificates.
-func (p *Previews) Exists(ctx context.Context, host string) bool {
-	t, ok := p.domain.parse(host)
-	if !ok {
-		return false
-	}
-	if t.isLink() {
-		link, err := p.links.Link(ctx, t.label)
-		return err == nil && link.Port == t.port
-	}
-	_, err := p.links.AccessByID(ctx, t.label)
-	return err == nil
-}
 
 // routeName stands for previews in the metrics and the log.
 const routeName = "/preview"
