@@ -58,7 +58,10 @@ func (d Domain) host(t target) string { return t.String() + "." + string(d) }
 // business alone, be it well formed or not: a name below the domain with a part
 // that begins with a number and a hyphen. What listens there is not the API.
 func (d Domain) Below(hostport string) bool {
-	name, _ := d.cut(hostport)
+	name, ok := d.cut(hostport)
+	if !ok {
+		return false
+	}
 	for label := range strings.SplitSeq(name, ".") {
 		number, _, hyphen := strings.Cut(label, "-")
 		if hyphen && number != "" && strings.Trim(number, "0123456789") == "" {

@@ -193,6 +193,9 @@ func (p *Previews) serve(w http.ResponseWriter, r *http.Request, at place) {
 		}
 	}
 	if err != nil {
+		if at.host {
+			allow(w.Header(), r.Header.Get("Origin"), false)
+		}
 		p.fail(w, r, at.port, err)
 		return
 	}
@@ -242,6 +245,9 @@ func (p *Previews) dispatch(w http.ResponseWriter, r *http.Request, at place, v 
 	case engine.PortRecordings:
 		p.recordings(w, r, at, v)
 	case engine.PortToolbox:
+		if at.host {
+			allow(w.Header(), r.Header.Get("Origin"), at.noCORS)
+		}
 		p.toolbox(w, r, at.path, v)
 	default:
 		p.guest(w, r, at, v)
