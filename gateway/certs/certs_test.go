@@ -2,15 +2,9 @@ package certs
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"log/slog"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,68 +14,13 @@ import (
 	"golang.org/x/crypto/acme"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/gateway/gatewaytest"
 )
 
-// authority is a CA of the test's own.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	a := &authority{t: t, key: newKey(t)}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, a.key.Public(), a.key)
-	if err == nil {
-		a.cert, err = x509.ParseCertificate(der)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-// write makes a certificate for the name and puts it into files.
-func (a *authority) write(dir, name string) (cert, key string) {
-	a.t.Helper()
-	k := newKey(a.t)
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(2), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, k.Public(), a.key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret}} {
-		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-	return cert, key
-}
-
 func TestFilesAreReadAgain(t *testing.T) {
-	a, dir := newAuthority(t), t.TempDir()
+	a, dir := gatewaytest.NewAuthority(t), t.TempDir()
 	p := &pair{log: slog.New(slog.DiscardHandler)}
-	p.cert, p.key = a.write(dir, "one.example")
+	p.cert, p.key = a.Write(dir, "one.example")
 	if err := p.load(); err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +42,7 @@ func TestFilesAreReadAgain(t *testing.T) {
 		}
 	}
 	want("one.example")
-	a.write(dir, "two.example")
+	a.Write(dir, "two.example")
 	want("two.example")
 	if err := os.WriteFile(p.cert, []byte("half a certifica"), 0o600); err != nil {
 		t.Fatal(err)
@@ -112,9 +51,9 @@ func TestFilesAreReadAgain(t *testing.T) {
 }
 
 func TestFilesThatDoNotFit(t *testing.T) {
-	a, one, two := newAuthority(t), t.TempDir(), t.TempDir()
-	cert, _ := a.write(one, "one.example")
-	_, key := a.write(two, "two.example")
+	a, one, two := gatewaytest.NewAuthority(t), t.TempDir(), t.TempDir()
+	cert, _ := a.Write(one, "one.example")
+	_, key := a.Write(two, "two.example")
 	for _, pair := range [][2]string{{cert, key}, {cert, filepath.Join(one, "none")}, {key, cert}} {
 		if _, err := Files(pair[0], pair[1], slog.New(slog.DiscardHandler)); engine.KindOf(err) != engine.KindInvalid {
 			t.Errorf("%v: got %v, want invalid", pair, err)
