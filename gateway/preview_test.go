@@ -19,6 +19,7 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/gateway"
 	"github.com/atoll-sh/atoll/gateway/gatewaytest"
+	"github.com/atoll-sh/atoll/gateway/preview"
 )
 
 // The sandboxes of the tests' bench. Port 9 of each is closed.
@@ -48,8 +49,10 @@ func newBench(t *testing.T, options ...func(*gateway.Config)) *bench {
 		return guest.Listener.Addr().String()
 	}
 	for _, s := range []engine.Sandbox{
-		{ID: private, Name: "private"}, {ID: public, Name: "public", Public: true},
-		{ID: foreign, Name: "foreign", OrganizationID: gatewaytest.Other}, {ID: stopped, Name: "stopped", State: engine.StateStopped},
+		{ID: private, Name: "private"},
+		{ID: public, Name: "public", Public: true},
+		{ID: foreign, Name: "foreign", OrganizationID: gatewaytest.Other},
+		{ID: stopped, Name: "stopped", State: engine.StateStopped},
 	} {
 		if s.OrganizationID == "" {
 			s.OrganizationID = engine.DefaultOrganization
@@ -294,6 +297,15 @@ func TestPreviewGuestsKeepToThemselves(t *testing.T) {
 	}
 }
 
+// Other sites that a page links to must not learn the token in its address.
+func TestPreviewLinksStayOutOfReferrers(t *testing.T) {
+	b := newBench(t)
+	res, _ := b.visit(3000, b.link(private, 3000, time.Minute), "/")
+	if got := res.Header.Get("Referrer-Policy"); got != "same-origin" {
+		t.Errorf("got policy %q", got)
+	}
+}
+
 func TestPreviewTokenInTheURL(t *testing.T) {
 	b := newBench(t)
 	page := []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Accept", "text/html"}
@@ -364,6 +376,30 @@ func TestPreviewHosts(t *testing.T) {
 	_, body := ask("127.0.0.1", "/api/sandbox/private/ports/3000/preview-url")
 	if want := "http://3000-" + private + ".boxes.example:8443"; !strings.Contains(body, want) {
 		t.Errorf("got %s, want %s", body, want)
+	}
+}
+
+// Certificates are made for sandboxes that are there, and never for the secret
+// names of links.
+func TestPreviewNamesForCertificates(t *testing.T) {
+	b := newBench(t)
+	d := preview.Domain("boxes.example")
+	for host, want := range map[string]bool{
+		"3000-" + private + ".boxes.example": true, "22222-" + foreign + ".BOXES.example.": true,
+		"3000-aaaaaaaa-0000-4000-8000-00000000dead.boxes.example": false, "3000-" + b.link(private, 3000, time.Minute) + ".boxes.example": false,
+		"boxes.example": false, "03000-" + private + ".boxes.example": false, "3000-" + private + ".evil.example": false,
+	} {
+		if got := d.Exists(t.Context(), b.e, host); got != want {
+			t.Errorf("%s: got %t, want %t", host, got, want)
+		}
+	}
+	for u, want := range map[string]preview.Domain{
+		"http://127.0.0.1:7777": "localhost:7777", "http://[::1]": "localhost", "https://Atoll.example:8443": "atoll.example:8443",
+		"http://localhost:1": "localhost:1", "http://192.0.2.1:80": "", "": "",
+	} {
+		if got := preview.DefaultDomain(u); got != want {
+			t.Errorf("%s: got %q, want %q", u, got, want)
+		}
 	}
 }
 

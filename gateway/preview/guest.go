@@ -96,6 +96,9 @@ func (p *Previews) guest(w http.ResponseWriter, r *http.Request, at place, v *vi
 		BufferPool:    proxy.Buffers,
 		ModifyResponse: func(res *http.Response) error {
 			distrust(res.Header, at)
+			if v.way == wayLink { // its token is in the host name or path
+				res.Header.Set("Referrer-Policy", "same-origin")
+			}
 			if at.host {
 				allow(res.Header, origin, noCORS)
 			}

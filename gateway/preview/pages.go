@@ -19,9 +19,13 @@ var errorPage = template.Must(template.ParseFS(web, "web/error.html"))
 func (p *Previews) fail(w http.ResponseWriter, r *http.Request, port int, err error) {
 	problem := wire.NewProblem(err)
 	problem.Source = wire.SourceProxy
-	if problem.Kind == engine.KindUnavailable {
-		problem.StatusCode, problem.Reason = http.StatusBadGateway, http.StatusText(http.StatusBadGateway)
+	switch problem.Kind {
+	case engine.KindUnavailable:
+		problem.StatusCode = http.StatusBadGateway
+	case engine.KindExhausted:
+		problem.StatusCode = http.StatusTooManyRequests
 	}
+	problem.Reason = http.StatusText(problem.StatusCode)
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -123,7 +124,8 @@ func (p *Previews) Paths() http.Handler {
 			p.fail(w, r, 0, engine.Errorf(engine.KindNotFound, "Cannot %s %s", r.Method, routeName).
 				WithHint("the form is /preview/{port}/{sandbox id}/, where it is on"))
 		case at.path == "": // so that relative links stay inside
-			http.Redirect(w, r, r.URL.EscapedPath()+"/", http.StatusPermanentRedirect)
+			u := url.URL{Path: r.URL.Path + "/", RawQuery: r.URL.RawQuery}
+			http.Redirect(w, r, u.String(), http.StatusPermanentRedirect)
 		default:
 			p.serve(w, r, at)
 		}

@@ -68,13 +68,9 @@ func (p *Previews) page(w http.ResponseWriter, r *http.Request, at place, index 
 		return
 	}
 	h := w.Header()
-	ws := "ws://"
-	if p.secure {
-		ws = "wss://"
-	}
 	// The terminal writes its own style elements; everything else is a file here.
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "+
-		"img-src 'self' data:; media-src 'self'; font-src 'self'; connect-src 'self' "+ws+r.Host+"; "+
+		"img-src 'self' data:; media-src 'self'; font-src 'self'; connect-src 'self'"+p.socket(r.Host)+"; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
@@ -83,4 +79,16 @@ func (p *Previews) page(w http.ResponseWriter, r *http.Request, at place, index 
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cache-Control", "no-cache")
 	http.ServeFileFS(w, r, root, name)
+}
+
+// socket is the source of a page's WebSockets, which older browsers do not take
+// 'self' for.
+func (p *Previews) socket(host string) string {
+	if strings.Trim(strings.ToLower(host), "abcdefghijklmnopqrstuvwxyz0123456789-.:") != "" {
+		return ""
+	}
+	if p.secure {
+		return " wss://" + host
+	}
+	return " ws://" + host
 }
