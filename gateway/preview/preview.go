@@ -204,11 +204,19 @@ func (p *Previews) serve(w http.ResponseWriter, r *http.Request, at place) {
 	if at.host && v.way == wayQuery && p.remember(w, r, v) {
 		return
 	}
+	ctx, done := p.live.add(r.Context(), v.token)
+	defer done()
+	if v.token != "" && r.Header.Get("Upgrade") != "" {
+		// What lasts must not slip in beside a revocation: it was either seen
+		// by now, or will end us.
+		if _, err := p.enter(r, at.target, at.host); err != nil {
+			p.fail(w, r, at.port, err)
+			return
+		}
+	}
 	quiet := r.Header.Get(skipActivity) == "true"
 	at.noCORS = r.Header.Get(disableCORS) == "true"
 	strip(r, v)
-	ctx, done := p.live.add(r.Context(), v.token)
-	defer done()
 	if quiet {
 		ctx = engine.WithoutActivity(ctx)
 	} else {
