@@ -90,6 +90,18 @@ func matrix() map[string]row {
 		"GET /sandbox/{sandboxId}/region-quota":                  {scope: object},
 		"GET /sandbox/{sandboxIdOrName}/stats":                   {scope: object},
 
+		"GET /sandbox/{sandboxId}/signing-key":                                           {scope: object},
+		"POST /sandbox/{sandboxId}/signing-key/rotate":                                   {scope: object},
+		"GET /sandbox/{sandboxIdOrName}/ports/{port}/preview-url":                        {scope: object},
+		"GET /sandbox/{sandboxIdOrName}/ports/{port}/signed-preview-url":                 {scope: object},
+		"POST /sandbox/{sandboxIdOrName}/ports/{port}/signed-preview-url/{token}/expire": {scope: object, absent: true},
+		"GET /preview/{sandboxId}/public":                                                {scope: open},
+		"GET /preview/{sandboxId}/preview-warning":                                       {scope: open},
+		"GET /preview/{sandboxId}/validate/{authToken}":                                  {scope: open},
+		"GET /preview/{sandboxId}/signing-key":                                           {scope: server},
+		"GET /preview/{sandboxId}/access":                                                {scope: object},
+		"GET /preview/{signedPreviewToken}/{port}/sandbox-id":                            {scope: open, absent: true},
+
 		"POST /snapshots":                    {scope: own, body: `{"name":"new","imageName":"alpine:3.20"}`},
 		"GET /snapshots":                     {scope: own},
 		"GET /snapshots/{id}":                {scope: object},
@@ -193,7 +205,7 @@ func newWorld(t *testing.T) *world {
 	many := engine.RateLimit{Name: auth.LimitFailed, Limit: 1 << 30, Window: time.Minute}
 	s, err := gateway.Open(t.Context(), gateway.Config{
 		Listen: "127.0.0.1:0", Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Events: w.Events(),
-		Keys: w.Keys(), Inspector: w.Inspector(), Accounts: w.Accounts(), MCP: agents.Handler(), Version: "test",
+		Keys: w.Keys(), Inspector: w.Inspector(), Accounts: w.Accounts(), Previews: w.Previews(), MCP: agents.Handler(), Version: "test",
 		Shutdown: func() {}, Limits: []engine.RateLimit{many},
 	})
 	if err != nil {
@@ -350,6 +362,8 @@ func (h house) values(o api.Operation, key string) (id, name string) {
 		return "container", "container"
 	case "isPublic":
 		return "true", "true"
+	case "port":
+		return "3000", "3000"
 	case "interval", "ttlMinutes":
 		return "0", "0"
 	case "id":

@@ -65,14 +65,22 @@ func (s *Server) log(r *http.Request, rec *recorder, id, route string, took time
 		level = slog.LevelDebug
 	}
 	ctx := context.WithoutCancel(r.Context())
-	s.config.Log.Log(ctx, level, "request", "request", id, "method", r.Method, "path", r.URL.Path,
+	s.config.Log.Log(ctx, level, "request", "request", id, "method", r.Method, "path", loggedPath(r, route),
 		"status", rec.status(), "took", took, "bytes", rec.bytes, "remote", auth.RemoteIP(r), "agent", r.UserAgent())
+}
+
+// loggedPath is the path without the tokens that some hold.
+func loggedPath(r *http.Request, route string) string {
+	if strings.Contains(route, "/preview") || strings.Contains(route, "{token}") {
+		return route
+	}
+	return r.URL.Path
 }
 
 // quiet routes are called so often that they would hide the rest of the log.
 func quiet(route string) bool {
 	switch route {
-	case "/healthz", "/readyz", "/metrics", "/toolbox", "/api/toolbox":
+	case "/healthz", "/readyz", "/metrics", "/toolbox", "/api/toolbox", "/preview":
 		return true
 	}
 	return false

@@ -5,6 +5,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"github.com/atoll-sh/atoll/gateway/api"
 	"github.com/atoll-sh/atoll/gateway/auth"
 	"github.com/atoll-sh/atoll/gateway/events"
+	"github.com/atoll-sh/atoll/gateway/preview"
 	"github.com/atoll-sh/atoll/gateway/proxy"
 	"github.com/atoll-sh/atoll/gateway/wire"
 )
@@ -35,6 +37,7 @@ type Config struct {
 	Keys      engine.Keys
 	Inspector engine.Inspector
 	Accounts  engine.Accounts
+	Previews  engine.Previews
 	MCP       http.Handler         // serves /mcp and /mcp/x/{set}; nil: not offered
 	Ready     func() error         // nil: always ready
 	Metrics   *prometheus.Registry // nil: an own one
@@ -44,6 +47,13 @@ type Config struct {
 	PublicURL string               // how clients reach us; empty: as they did
 	Hosts     []string             // further host names that browsers may use
 	Version   string
+	TLS       *tls.Config // nil: plain HTTP
+	// PreviewDomain is the name below which previews live; empty: that of
+	// PublicURL, or localhost with the port that is listened on.
+	PreviewDomain string
+	// PreviewPaths serves previews below /preview/, for servers below whose
+	// name there are no others.
+	PreviewPaths bool
 	// DefaultSnapshot and Region are told to clients; empty: atoll-small, local.
 	DefaultSnapshot, Region string
 }
@@ -54,6 +64,7 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	proxy    *proxy.Proxy
+	previews *preview.Previews
 	metrics  *metrics
 	api      *api.API
 	events   *events.Server
@@ -78,15 +89,37 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	}
 	s := &Server{config: c, listener: l, metrics: m, closing: make(chan struct{}), served: make(chan error, 1)}
 	s.proxy = proxy.New(c.Toolboxes, c.Log)
+	guard := auth.New(c.Keys, time.Now, c.Limits...)
+	s.previews = preview.New(s.previewConfig(guard))
 	s.http = &http.Server{
-		Handler:           s.handler(),
+		Handler:           s.handler(guard),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    256 << 10,
 		ErrorLog:          slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
+		TLSConfig:         c.TLS,
 	}
-	go func() { s.served <- s.http.Serve(l) }()
+	go func() { s.served <- s.serve() }()
 	return s, nil
+}
+
+func (s *Server) serve() error {
+	if s.config.TLS != nil {
+		return s.http.ServeTLS(s.listener, "", "")
+	}
+	return s.http.Serve(s.listener)
+}
+
+func (s *Server) previewConfig(g *auth.Guard) preview.Config {
+	c := s.config
+	domain := preview.Domain(c.PreviewDomain)
+	if domain == "" {
+		domain = preview.DefaultDomain(s.URL())
+	}
+	return preview.Config{
+		Links: c.Previews, Toolboxes: c.Toolboxes, Guard: g, Proxy: s.proxy, Domain: domain,
+		Secure: strings.HasPrefix(s.URL(), "https://"), Paths: c.PreviewPaths, Now: time.Now, Log: c.Log,
+	}
 }
 
 func withDefaults(c Config) Config {
@@ -117,6 +150,9 @@ func (s *Server) URL() string {
 	if s.config.PublicURL != "" {
 		return s.config.PublicURL
 	}
+	if s.config.TLS != nil {
+		return "https://" + reachable(s.listener.Addr())
+	}
 	return "http://" + reachable(s.listener.Addr())
 }
 
@@ -138,7 +174,7 @@ func (s *Server) Close(ctx context.Context) error {
 
 func (s *Server) shut(ctx context.Context) error {
 	close(s.closing)
-	streams := errors.Join(s.proxy.Close(ctx), s.events.Close(ctx))
+	streams := errors.Join(s.previews.Close(ctx), s.proxy.Close(ctx), s.events.Close(ctx))
 	graceful := s.http.Shutdown(ctx)
 	cut := s.http.Close()
 	if err := <-s.served; !errors.Is(err, http.ErrServerClosed) {
@@ -150,9 +186,8 @@ func (s *Server) shut(ctx context.Context) error {
 // Routes returns the keys of the control API's operations that are routed.
 func (s *Server) Routes() map[string]bool { return s.api.Routes() }
 
-func (s *Server) handler() http.Handler {
-	guard := auth.New(s.config.Keys, time.Now, s.config.Limits...)
-	browsers := auth.NewBrowsers(s.hosts()...)
+func (s *Server) handler(guard *auth.Guard) http.Handler {
+	browsers := auth.NewBrowsers(s.hosts()...).Without(s.previews.Below)
 	s.api = api.New(s.apiConfig(guard))
 	s.events = events.New(events.Config{
 		Events: s.config.Events, Authenticate: guard.AuthenticateToken, Lasting: guard.Lasting, Region: s.config.Region, Log: s.config.Log,
@@ -162,15 +197,16 @@ func (s *Server) handler() http.Handler {
 	// A command or terminal lasts as long as its caller wants, a key may not.
 	toolbox := func(next http.Handler) http.Handler { return auth.Toolbox(guard.Stream(next)) }
 	r := chi.NewRouter()
-	r.Use(s.observe, s.recoverPanics, browsers.CheckHost, auth.CORS)
+	r.Use(s.observe, s.recoverPanics, s.previews.Hosts, browsers.CheckHost, auth.CORS)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, r, engine.Errorf(engine.KindNotFound, "Cannot %s %s", r.Method, r.URL.Path))
 	})
 	r.Get("/healthz", s.healthz)
 	r.Get("/readyz", s.readyz)
 	r.Get("/metrics", s.guardMetrics(guard))
-	r.Handle("/toolbox/*", guard.Require(toolbox(s.proxy.Handler("/toolbox/", ""))))
+	r.Handle("/toolbox/*", s.previews.Files(guard.Require(toolbox(s.proxy.Handler("/toolbox/", "")))))
 	r.Handle("/api/toolbox/*", guard.Require(toolbox(s.proxy.Handler("/api/toolbox/", "/toolbox"))))
+	r.Handle("/preview/*", s.previews.Paths())
 	mcp := browsers.CheckOrigin(guard.Require(guard.Stream(s.mcp())))
 	r.Handle("/mcp", mcp)
 	r.Handle("/mcp/*", mcp)
@@ -184,7 +220,7 @@ func (s *Server) apiConfig(g *auth.Guard) api.Config {
 	c := s.config
 	return api.Config{
 		Sandboxes: c.Sandboxes, Snapshots: c.Snapshots, Toolboxes: c.Toolboxes, Events: c.Events, Inspector: c.Inspector,
-		Accounts: c.Accounts, Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
+		Accounts: c.Accounts, Previews: c.Previews, PreviewURLs: s.previews, Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
 		DefaultSnapshot: c.DefaultSnapshot, Region: c.Region, Log: c.Log,
 		Created: s.metrics.created, Closing: s.closing,
 	}

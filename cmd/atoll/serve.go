@@ -51,6 +51,13 @@ func newServeCommand() *cobra.Command {
 	f.StringVar(&file, "config", "", "configuration file (YAML)")
 	f.StringVar(&flags.Listen, "listen", flags.Listen, "host:port of the API")
 	f.StringVar(&flags.PublicURL, "public-url", "", "URL that clients reach the server by")
+	f.StringVar(&flags.PreviewDomain, "preview-domain", "", "name below which ports of sandboxes are seen; empty is the public URL's host, or localhost")
+	f.StringVar(&flags.PreviewURLs, "preview-urls", flags.PreviewURLs, "form of preview URLs: host, or path where there are no names below the domain")
+	f.StringVar(&flags.TLSCert, "tls-cert", "", "PEM file of a certificate; read again when it changes")
+	f.StringVar(&flags.TLSKey, "tls-key", "", "PEM file of its key")
+	f.StringVar(&flags.ACMEHost, "acme-host", "", "names to get certificates for by ACME, separated by commas")
+	f.StringVar(&flags.ACMEEmail, "acme-email", "", "address for the ACME authority's notices")
+	f.StringVar(&flags.ACMEDirectory, "acme-directory", "", "URL of the ACME authority; empty is Let's Encrypt")
 	f.StringVar(&flags.DatabaseURL, "database-url", "", "postgres://…; empty keeps SQLite in the home")
 	f.StringVar(&flags.NATSURL, "nats-url", "", "join a cluster; empty runs in one process")
 	f.StringVar(&flags.Containerd, "containerd", "", "socket of a containerd to use; empty starts our own")
@@ -66,17 +73,24 @@ func newServeCommand() *cobra.Command {
 // overlay copies the flags that were given over the configuration.
 func overlay(cmd *cobra.Command, cfg *config.Config, flags config.Config) {
 	set := map[string]func(){
-		"listen":       func() { cfg.Listen = flags.Listen },
-		"public-url":   func() { cfg.PublicURL = flags.PublicURL },
-		"database-url": func() { cfg.DatabaseURL = flags.DatabaseURL },
-		"nats-url":     func() { cfg.NATSURL = flags.NATSURL },
-		"containerd":   func() { cfg.Containerd = flags.Containerd },
-		"runtime":      func() { cfg.Runtime = flags.Runtime },
-		"pool-size":    func() { cfg.PoolSize = flags.PoolSize },
-		"disk-gib":     func() { cfg.DiskGiB = flags.DiskGiB },
-		"resolvers":    func() { cfg.Resolvers = flags.Resolvers },
-		"rate-limits":  func() { cfg.RateLimits = flags.RateLimits },
-		"log-level":    func() { cfg.LogLevel = flags.LogLevel },
+		"listen":         func() { cfg.Listen = flags.Listen },
+		"public-url":     func() { cfg.PublicURL = flags.PublicURL },
+		"preview-domain": func() { cfg.PreviewDomain = flags.PreviewDomain },
+		"preview-urls":   func() { cfg.PreviewURLs = flags.PreviewURLs },
+		"tls-cert":       func() { cfg.TLSCert = flags.TLSCert },
+		"tls-key":        func() { cfg.TLSKey = flags.TLSKey },
+		"acme-host":      func() { cfg.ACMEHost = flags.ACMEHost },
+		"acme-email":     func() { cfg.ACMEEmail = flags.ACMEEmail },
+		"acme-directory": func() { cfg.ACMEDirectory = flags.ACMEDirectory },
+		"database-url":   func() { cfg.DatabaseURL = flags.DatabaseURL },
+		"nats-url":       func() { cfg.NATSURL = flags.NATSURL },
+		"containerd":     func() { cfg.Containerd = flags.Containerd },
+		"runtime":        func() { cfg.Runtime = flags.Runtime },
+		"pool-size":      func() { cfg.PoolSize = flags.PoolSize },
+		"disk-gib":       func() { cfg.DiskGiB = flags.DiskGiB },
+		"resolvers":      func() { cfg.Resolvers = flags.Resolvers },
+		"rate-limits":    func() { cfg.RateLimits = flags.RateLimits },
+		"log-level":      func() { cfg.LogLevel = flags.LogLevel },
 	}
 	for name, apply := range set {
 		if cmd.Flags().Changed(name) {

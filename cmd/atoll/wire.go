@@ -270,5 +270,8 @@ func apiURL(cfg config.Config, addr string) string {
 	if cfg.PublicURL != "" {
 		return strings.TrimSuffix(cfg.PublicURL, "/")
 	}
+	if cfg.TLS() {
+		return "https://" + addr
+	}
 	return "http://" + addr
 }

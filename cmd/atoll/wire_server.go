@@ -131,8 +131,12 @@ func (s *server) openCore(ctx context.Context) error {
 		return err
 	}
 	s.later(func(context.Context) error { stop(); return nil })
+	previewKey, err := secretFile(filepath.Join(s.cfg.Home, "preview.key"))
+	if err != nil {
+		return err
+	}
 	s.core, err = core.New(core.Config{
-		Store: db, Cluster: bus, Dialer: s.host.runner, Target: s.cfg.Region, Log: s.log,
+		Store: db, Cluster: bus, Dialer: s.host.runner, Secret: previewKey, Target: s.cfg.Region, Log: s.log,
 		Doctor: func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
 	})
 	if err != nil {
@@ -204,9 +208,14 @@ func (s *server) openGateway(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, agents.Close())
 	}
+	tlsConfig, err := s.tls()
+	if err != nil {
+		return errors.Join(err, agents.Close())
+	}
 	front, err := gateway.Open(ctx, gateway.Config{
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
 		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), Accounts: s.core.Accounts(), Limits: limits, MCP: agents.Handler(),
+		Previews: s.core.Previews(), PreviewDomain: s.cfg.PreviewDomain, PreviewPaths: s.cfg.PreviewURLs == "path", TLS: tlsConfig,
 		Metrics: s.metrics(), Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
 	})
 	if err != nil {

@@ -26,6 +26,20 @@ type Config struct {
 	Listen string `koanf:"listen"` // host:port of the API
 	// PublicURL is how clients reach the server; empty means http://Listen.
 	PublicURL string `koanf:"public_url"`
+	// PreviewDomain is the name below which ports of sandboxes are seen; empty
+	// is the host of PublicURL, or localhost.
+	PreviewDomain string `koanf:"preview_domain"`
+	// PreviewURLs is host, or path where there are no names below the domain.
+	PreviewURLs string `koanf:"preview_urls"`
+	// TLSCert and TLSKey are PEM files; they are read again when they change.
+	TLSCert string `koanf:"tls_cert"`
+	TLSKey  string `koanf:"tls_key"`
+	// ACMEHost is the names to get certificates for, separated by commas.
+	ACMEHost string `koanf:"acme_host"`
+	// ACMEEmail gets the authority's notices; empty gives none.
+	ACMEEmail string `koanf:"acme_email"`
+	// ACMEDirectory is the authority's URL; empty is Let's Encrypt.
+	ACMEDirectory string `koanf:"acme_directory"`
 	// APIKey sets the administrator's key; empty makes one on first start.
 	APIKey string `koanf:"api_key"`
 	// DatabaseURL is postgres://…; empty keeps SQLite below Home.
@@ -58,12 +72,13 @@ type Config struct {
 // Default returns the configuration of a server that was told nothing.
 func Default() Config {
 	return Config{
-		Home:     "/var/lib/atoll",
-		Listen:   "127.0.0.1:7777",
-		Region:   "local",
-		Runtime:  "runc",
-		PoolSize: -1,
-		LogLevel: "info",
+		Home:        "/var/lib/atoll",
+		Listen:      "127.0.0.1:7777",
+		PreviewURLs: "host",
+		Region:      "local",
+		Runtime:     "runc",
+		PoolSize:    -1,
+		LogLevel:    "info",
 	}
 }
 
@@ -125,6 +140,7 @@ func (c Config) Validate() error {
 			bad("public_url", "%q is not an http or https URL", c.PublicURL)
 		}
 	}
+	c.validateFront(bad)
 	if c.APIKey != "" && len(c.APIKey) < 16 {
 		bad("api_key", "needs at least 16 characters")
 	}

@@ -24,6 +24,38 @@ func TestLoadOrder(t *testing.T) {
 	}
 }
 
+func TestValidateFront(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Config)
+		field  string // empty: valid
+	}{
+		"files":                   {func(c *Config) { c.TLSCert, c.TLSKey, c.PublicURL = "/c", "/k", "https://a.example" }, ""},
+		"files, no public URL":    {func(c *Config) { c.TLSCert, c.TLSKey = "/c", "/k" }, "public_url"},
+		"files, plain URL":        {func(c *Config) { c.TLSCert, c.TLSKey, c.PublicURL = "/c", "/k", "http://a.example" }, "public_url"},
+		"no key":                  {func(c *Config) { c.TLSCert, c.PublicURL = "/c", "https://a.example" }, "tls_cert"},
+		"relative":                {func(c *Config) { c.TLSCert, c.TLSKey, c.PublicURL = "c", "/k", "https://a.example" }, "tls_cert"},
+		"ACME":                    {func(c *Config) { c.ACMEHost, c.PublicURL = "a.example, b.example", "https://a.example" }, ""},
+		"ACME for an address":     {func(c *Config) { c.ACMEHost, c.PublicURL = "192.0.2.1", "https://a.example" }, "acme_host"},
+		"ACME for a bare name":    {func(c *Config) { c.ACMEHost, c.PublicURL = "localhost", "https://a.example" }, "acme_host"},
+		"ACME for a wildcard":     {func(c *Config) { c.ACMEHost, c.PublicURL = "*.a.example", "https://a.example" }, "acme_host"},
+		"ACME and files":          {func(c *Config) { c.ACMEHost, c.TLSCert, c.TLSKey, c.PublicURL = "a.example", "/c", "/k", "https://a" }, "acme_host"},
+		"directory without TLS":   {func(c *Config) { c.ACMEDirectory = "http://ca.example" }, "acme_directory"},
+		"domain":                  {func(c *Config) { c.PreviewDomain = "boxes.example:8443" }, ""},
+		"domain with a scheme":    {func(c *Config) { c.PreviewDomain = "https://boxes.example" }, "preview_domain"},
+		"domain with a star":      {func(c *Config) { c.PreviewDomain = "*.boxes.example" }, "preview_domain"},
+		"domain that is a number": {func(c *Config) { c.PreviewDomain = "127.0.0.1:80" }, "preview_domain"},
+		"paths":                   {func(c *Config) { c.PreviewURLs = "path" }, ""},
+		"another form":            {func(c *Config) { c.PreviewURLs = "query" }, "preview_urls"},
+	} {
+		cfg := Default()
+		c.change(&cfg)
+		err := cfg.Validate()
+		if c.field == "" && err != nil || c.field != "" && (err == nil || !strings.Contains(err.Error(), c.field+":")) {
+			t.Errorf("%s: got %v, want a fault of %q", name, err, c.field)
+		}
+	}
+}
+
 func TestValidateNamesEveryField(t *testing.T) {
 	c := Config{Home: "x", Listen: "y", PublicURL: "z", APIKey: "k", DatabaseURL: "mysql://", PoolSize: -2, DiskGiB: -1, Resolvers: "nope", LogLevel: "loud"}
 	err := c.Validate()

@@ -7,6 +7,7 @@ package core
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net"
@@ -26,6 +27,7 @@ type Store interface {
 	AccountStore
 	MemberStore
 	AuditStore
+	PreviewStore
 }
 
 // SandboxStore keeps sandboxes.
@@ -126,6 +128,7 @@ type Config struct {
 	Cluster         Cluster
 	Scheduler       *scheduler.Scheduler
 	Dialer          ToolboxDialer
+	Secret          []byte                                           // that preview secrets are derived from; empty: one for this process
 	DefaultSnapshot string                                           // name; empty: atoll-small
 	Target          string                                           // region of sandboxes whose caller names none; empty: local
 	Lifecycle       *engine.Lifecycle                                // timers of sandboxes whose caller sets none
@@ -142,6 +145,10 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Lifecycle == nil {
 		c.Lifecycle = &engine.Lifecycle{AutoStop: 15 * time.Minute, AutoArchive: 7 * 24 * time.Hour, AutoDelete: -1}
+	}
+	if len(c.Secret) == 0 {
+		c.Secret = make([]byte, 32)
+		_, _ = rand.Read(c.Secret) // never fails
 	}
 	if c.Now == nil {
 		c.Now = time.Now

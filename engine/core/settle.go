@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -210,13 +211,11 @@ func (c *Core) finishSnapshot(ctx context.Context, sn engine.Snapshot) error {
 }
 
 // Purge forgets sandboxes that were destroyed before the given time, and
-// idempotency keys that have expired, and what is old in the audit trail.
+// idempotency keys and preview links that have expired, and what is old in the
+// audit trail.
 func (c *Core) Purge(ctx context.Context, before time.Time) error {
 	if _, err := c.Store.PurgeSandboxes(ctx, before); err != nil {
 		return err
 	}
-	if err := c.Store.PurgeIdempotency(ctx, c.Now()); err != nil {
-		return err
-	}
-	return c.purgeAudit(ctx)
+	return errors.Join(c.Store.PurgeIdempotency(ctx, c.Now()), c.Store.PurgePreviews(ctx, c.Now()), c.purgeAudit(ctx))
 }

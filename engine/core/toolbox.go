@@ -22,6 +22,14 @@ type toolboxes struct{ *Core }
 // calls; each checks that the sandbox still runs. Calls and open streams
 // count as activity.
 func (t toolboxes) Toolbox(ctx context.Context, ref engine.SandboxRef) (http.RoundTripper, error) {
+	tb, err := t.reach(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return tb, nil
+}
+
+func (t toolboxes) reach(ctx context.Context, ref engine.SandboxRef) (*toolbox, error) {
 	if t.Dialer == nil {
 		return nil, engine.Errorf(engine.KindUnsupported, "this server does not reach toolboxes")
 	}
@@ -47,10 +55,23 @@ func (t *toolbox) RoundTrip(req *http.Request) (*http.Response, error) {
 	if internal(req.URL.Path) {
 		return nil, closeBody(req, engine.Errorf(engine.KindDenied, "path %s is not for callers", quote(req.URL.Path)))
 	}
+	return t.counted(req)
+}
+
+// counted sends a request, which is activity unless it is quiet.
+func (t *toolbox) counted(req *http.Request) (*http.Response, error) {
+	end := func() {}
+	if !engine.Quiet(req.Context()) {
+		end = t.core.activity.begin(t.id, t.core.Now)
+	}
+	return t.send(req, end)
+}
+
+// send forwards a request and calls end when the answer is over.
+func (t *toolbox) send(req *http.Request, end func()) (*http.Response, error) {
 	inner, to := req.WithContext(req.Context()), *req.URL
 	to.Scheme, to.Host = "http", "toolbox"
 	inner.URL, inner.RequestURI = &to, ""
-	end := t.core.activity.begin(t.id, t.core.Now)
 	send := t.pool.transport.RoundTrip
 	if short(req) {
 		send = t.pool.exchange
@@ -65,15 +86,18 @@ func (t *toolbox) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// streamExec is the one internal path that callers may use: a command with
-// live streams, as any exec.
-const streamExec = "/internal/exec"
+// The internal paths that callers may use: a command with live streams, as any
+// exec, and a connection to a port.
+const (
+	streamExec = "/internal/exec"
+	tunnelPath = "/internal/tunnel"
+)
 
 // internal tells whether a path leads to the toolbox's own business, also
 // when it is written in a roundabout way.
 func internal(p string) bool {
 	p = path.Clean("/" + p)
-	return p == "/internal" || strings.HasPrefix(p, "/internal/") && p != streamExec
+	return p == "/internal" || strings.HasPrefix(p, "/internal/") && p != streamExec && p != tunnelPath
 }
 
 // closeBody keeps the promise of a RoundTripper that fails.

@@ -48,6 +48,7 @@ var suite = []struct {
 	{"audit", testAudit},
 	{"meta", testMeta},
 	{"purge", testPurge},
+	{"previews", testPreviews},
 	{"canceled", testCanceled},
 	{"writers at once", testWritersAtOnce},
 }

@@ -47,6 +47,7 @@ func (t *Toolbox) routes() []route {
 		{"POST /internal/identity", quiet, t.identity},
 		{"POST /internal/rehearse", quiet, t.rehearse},
 		{"GET /internal/exec", work, t.streamExec},
+		{"GET /internal/tunnel", quiet, t.tunnel}, // counts by itself
 		{"GET /version", quiet, t.version},
 		{"GET /user-home-dir", quiet, t.homeDir},
 		{"GET /work-dir", quiet, t.workDir},

@@ -10,6 +10,7 @@
 'use strict'
 const assert = require('node:assert/strict')
 const fs = require('node:fs')
+const http = require('node:http')
 const os = require('node:os')
 const path = require('node:path')
 const { createRequire } = require('node:module')
@@ -48,6 +49,20 @@ async function step(object, label, name, work, variant = '') {
     const missing = e.statusCode === 501 || e.response?.status === 501 || /Unexpected server response: 501/.test(e.message)
     print({ method, result: missing ? 'missing' : 'failed', ms: ms(), error: `${e.constructor?.name} ${e.statusCode ?? ''} ${e.message}` })
   }
+}
+
+// visit gets a page of a preview, whose host name only browsers can resolve, and
+// returns its status and, if that is good, its text.
+function visit(url, headers = {}) {
+  const { host, port, pathname } = new URL(url)
+  return new Promise((yes, no) => {
+    http.get({ host: '127.0.0.1', port, path: pathname, headers: { ...headers, Host: host } }, (res) => {
+      let text = ''
+      res.setEncoding('utf8')
+      res.on('data', (part) => { text += part })
+      res.on('end', () => yes([res.statusCode, res.statusCode === 200 ? text : '']))
+    }).on('error', no)
+  })
 }
 
 // rejects expects an error of the server.
@@ -132,12 +147,33 @@ async function settings(sb) {
   await s('updateSecrets', () => sb.updateSecrets({}))
   await s('getMetricsLatest', async () => { const m = await sb.getMetricsLatest(); assert.ok(m.memTotal > 0 && m.diskTotal > 0, JSON.stringify(m)) })
   await s('getMetrics', async () => assert.ok(Array.isArray(await sb.getMetrics())))
-  await s('getPreviewLink', async () => { const l = await sb.getPreviewLink(3000); has(l.url, 'http'); assert.ok(l.token) })
-  await s('getSignedPreviewUrl', async () => has((await sb.getSignedPreviewUrl(3000, 60)).url, 'http'))
-  await s('expireSignedPreviewUrl', () => sb.expireSignedPreviewUrl(3000, 'token'))
-  await s('downloadUrl', async () => has(await sb.downloadUrl('/etc/hostname'), 'http'))
-  await s('uploadUrl', async () => has(await sb.uploadUrl('/tmp/u'), 'http'))
-  await s('rotateSigningKey', () => sb.rotateSigningKey())
+  await sb.process.executeCommand('mkdir -p /tmp/web && echo hello >/tmp/web/index.html && cd /tmp/web && (setsid python3 -m http.server 3000 >/dev/null 2>&1 &) && ' +
+    'until curl -s localhost:3000 >/dev/null; do sleep 0.1; done')
+  await s('getPreviewLink', async () => {
+    const l = await sb.getPreviewLink(3000)
+    same(await visit(l.url), [401, ''])
+    same(await visit(l.url, { 'X-Daytona-Preview-Token': l.token }), [200, 'hello\n'])
+  })
+  let signed
+  await s('getSignedPreviewUrl', async () => {
+    signed = await sb.getSignedPreviewUrl(3000, 60)
+    same(await visit(signed.url), [200, 'hello\n'])
+  })
+  await s('expireSignedPreviewUrl', async () => {
+    await sb.expireSignedPreviewUrl(3000, signed?.token ?? 'token')
+    same(await visit(signed.url), [401, ''])
+  })
+  const file = '/tmp/a b:ü.txt'
+  await s('uploadUrl', async () => {
+    const res = await fetch(await sb.uploadUrl(file), { method: 'POST', body: 'signed' })
+    same(res.status, 200)
+  })
+  let url
+  await s('downloadUrl', async () => same(await (await fetch(url = await sb.downloadUrl(file))).text(), 'signed'))
+  await s('rotateSigningKey', async () => {
+    await sb.rotateSigningKey()
+    same((await fetch(url)).status, 401)
+  })
   await s('createSshAccess', async () => assert.ok((await sb.createSshAccess(5)).token))
   await s('validateSshAccess', () => sb.validateSshAccess('token'))
   await s('revokeSshAccess', () => sb.revokeSshAccess('token'))

@@ -28,7 +28,10 @@ type Config struct {
 	Events    engine.Events
 	Inspector engine.Inspector
 	Accounts  engine.Accounts
+	Previews  engine.Previews
 	Guard     *auth.Guard
+	// PreviewURLs knows where previews are served.
+	PreviewURLs PreviewURLs
 	// BaseURL returns the URL under which the caller reaches this server,
 	// without a trailing slash.
 	BaseURL         func(*http.Request) string
@@ -84,6 +87,7 @@ func (a *API) register() {
 	a.registerSettings()
 	a.registerSnapshots()
 	a.registerVolumes()
+	a.registerPreviews()
 	a.registerExtensions()
 }
 

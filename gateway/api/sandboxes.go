@@ -215,9 +215,14 @@ func (a *API) toolboxProxyURL(ctx context.Context, in *SandboxID) (link, error) 
 	return link{toolboxURL(ctx)}, nil
 }
 
-// touch asks for the toolbox, which counts as activity and refuses a sandbox
-// that does not run.
+// touch counts as activity and refuses a sandbox that does not run.
 func (a *API) touch(ctx context.Context, in *SandboxID) error {
-	_, err := a.Toolboxes.Toolbox(ctx, ref(ctx, in.ID))
+	s, err := a.Sandboxes.Sandbox(ctx, ref(ctx, in.ID))
+	if err == nil {
+		_, err = a.Toolboxes.Toolbox(ctx, ref(ctx, s.ID))
+	}
+	if err == nil {
+		a.Previews.Hold(s.ID)()
+	}
 	return err
 }

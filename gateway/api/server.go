@@ -46,7 +46,7 @@ func (a *API) config(ctx context.Context, _ *struct{}) (configuration, error) {
 	base := baseURL(ctx)
 	return configuration{
 		Version: contractVersion, Announcements: map[string]struct{}{},
-		ProxyTemplateURL: base, ProxyToolboxURL: base + "/toolbox", DashboardURL: base,
+		ProxyTemplateURL: a.PreviewURLs.Template(base), ProxyToolboxURL: base + "/toolbox", DashboardURL: base,
 		DefaultSnapshot: a.DefaultSnapshot, MaxAutoArchiveInterval: wire.MaxAutoArchive.Minutes(),
 		Environment: "atoll",
 	}, nil

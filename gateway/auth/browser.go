@@ -14,7 +14,10 @@ import (
 
 // Browsers guards against pages in a browser on this machine that reach the
 // server under a name of their own (DNS rebinding).
-type Browsers struct{ hosts []string }
+type Browsers struct {
+	hosts   []string
+	foreign func(host string) bool // nil: none
+}
 
 // NewBrowsers returns a guard for a server that is known by the given host
 // names, beside addresses and localhost. Names may carry a port.
@@ -25,6 +28,13 @@ func NewBrowsers(hosts ...string) *Browsers {
 			b.hosts = append(b.hosts, h)
 		}
 	}
+	return b
+}
+
+// Without makes names strangers that would be ours otherwise: those of pages
+// that are not by us. It returns b.
+func (b *Browsers) Without(foreign func(host string) bool) *Browsers {
+	b.foreign = foreign
 	return b
 }
 
@@ -66,6 +76,9 @@ func foreignAddress(host string) bool {
 }
 
 func (b *Browsers) ours(hostport string) bool {
+	if b.foreign != nil && b.foreign(hostport) {
+		return false
+	}
 	h := hostname(hostport)
 	if _, err := netip.ParseAddr(h); err == nil {
 		return true
@@ -101,7 +114,7 @@ func CORS(next http.Handler) http.Handler {
 		h.Add("Vary", "Origin")
 		h.Set("Access-Control-Expose-Headers", "*")
 		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-			preflight(h, r)
+			Preflight(h, r)
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
@@ -109,7 +122,8 @@ func CORS(next http.Handler) http.Handler {
 	})
 }
 
-func preflight(h http.Header, r *http.Request) {
+// Preflight grants what a browser asks for ahead of a request.
+func Preflight(h http.Header, r *http.Request) {
 	h.Set("Access-Control-Allow-Methods", "GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS")
 	h.Set("Access-Control-Max-Age", "600")
 	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {

@@ -80,7 +80,7 @@ func TestUsersAndOrganizationsTravel(t *testing.T) {
 	if err != nil || o.Name != "lab" || o.CreatedBy != made.User.ID || o.DefaultRegion != "local" {
 		t.Errorf("got %+v, %v", o, err)
 	}
-	if all, err := hers.Organizations(ctx); err != nil || len(all) != 3 {
+	if all, err := hers.Organizations(ctx); err != nil || len(all) != 4 {
 		t.Errorf("an administrator sees all: got %+v, %v", all, err)
 	}
 	if err := hers.DeleteOrganization(ctx, o.ID); err != nil {

@@ -23,6 +23,10 @@ import (
 const (
 	AdminKey  = "test-admin-key"  // may do all
 	ReaderKey = "test-reader-key" // holds read:volumes only
+	OtherKey  = "test-other-key"  // of the organization Other
+
+	// Other is an organization beside the default one.
+	Other = "11111111-0000-4000-8000-000000000001"
 )
 
 // Engine implements every service of package engine. Fields may be set before
@@ -33,6 +37,8 @@ type Engine struct {
 	// Fail, when set, is asked before every call of a service; an error that
 	// it returns is the call's answer.
 	Fail func(call string) error
+	// Ports, when set, tells where connections to a sandbox's port go.
+	Ports func(sandbox string, port int) (address string)
 
 	tb       testing.TB
 	toolbox  *httptest.Server
@@ -44,6 +50,9 @@ type Engine struct {
 	snapshots map[string]*engine.Snapshot
 	created   []engine.CreateSandbox
 	touched   int
+	rotations map[string]int
+	links     map[string]engine.PreviewLink
+	held      []string
 }
 
 // New returns an engine with the snapshot atoll-small. It ends with the test.
@@ -56,6 +65,8 @@ func NewWith(tb testing.TB, toolbox http.Handler) *Engine {
 		Timing:    []engine.Stage{{Name: "claim", Start: time.Millisecond, Took: 2 * time.Millisecond}, {Name: "identity", Start: 3 * time.Millisecond, Took: 500 * time.Microsecond}},
 		sandboxes: map[string]*engine.Sandbox{},
 		snapshots: map[string]*engine.Snapshot{},
+		rotations: map[string]int{},
+		links:     map[string]engine.PreviewLink{},
 	}
 	e.toolbox = httptest.NewServer(toolbox)
 	tb.Cleanup(e.toolbox.Close)
@@ -107,6 +118,7 @@ func (e *Engine) fail(call string) error {
 func (e *Engine) addKeys() {
 	e.accounts.AddKey(e.tb, AdminKey, nil)
 	e.accounts.AddKey(e.tb, ReaderKey, []string{"read:volumes"})
+	e.accounts.AddOrganization(e.tb, Other, OtherKey)
 }
 
 // Accounts is real, on a store of its own.

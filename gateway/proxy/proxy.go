@@ -65,6 +65,17 @@ func (p *Proxy) Handler(prefix, infix string) http.Handler {
 	})
 }
 
+// Forward sends a request whose principal is known to the toolbox of a sandbox,
+// at an escaped path of the toolbox.
+func (p *Proxy) Forward(w http.ResponseWriter, r *http.Request, sandbox, path string) {
+	t, err := parse("/"+url.PathEscape(sandbox)+path, "/", "")
+	if err != nil {
+		fail(w, r, err)
+		return
+	}
+	p.forward(w, r, t)
+}
+
 // target is where a request goes.
 type target struct {
 	sandbox string
@@ -111,13 +122,16 @@ func clean(p string) bool {
 	return path.Clean(p) == trimmed
 }
 
-// execPath is the one internal path that callers may use: the streaming exec
-// of the command line.
-const execPath = "/internal/exec"
+// The internal paths that callers may use: the streaming exec of the command
+// line, and connections to ports.
+const (
+	execPath   = "/internal/exec"
+	tunnelPath = "/internal/tunnel"
+)
 
 func allowed(decoded, raw string) error {
 	first, _, _ := strings.Cut(decoded[1:], "/")
-	if !strings.EqualFold(first, "internal") || (decoded == execPath && raw == execPath) {
+	if !strings.EqualFold(first, "internal") || raw == decoded && (decoded == execPath || decoded == tunnelPath) {
 		return nil
 	}
 	return engine.Errorf(engine.KindDenied, "this path is for the server alone")
@@ -149,23 +163,25 @@ func isUpgrade(r *http.Request) bool {
 // tunnel forwards a request that may turn the connection into a stream.
 func (p *Proxy) tunnel(w http.ResponseWriter, r *http.Request, t target, transport http.RoundTripper) {
 	_ = http.NewResponseController(w).EnableFullDuplex() // answers may begin before the body ends
-	body := &watchedBody{ReadCloser: r.Body}
-	r.Body = body
+	body := Watch(r)
 	rp := httputil.ReverseProxy{
 		Rewrite:        func(pr *httputil.ProxyRequest) { rewrite(pr.Out, t) },
 		Transport:      transport,
 		FlushInterval:  -1,
+		BufferPool:     Buffers,
 		ModifyResponse: distrust,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			p.failed(w, r, body.blame(r.Context(), err))
 		},
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
-	rp.ServeHTTP(final{w}, r)
+	rp.ServeHTTP(Final(w), r)
 }
 
-// final drops informational answers. The reverse proxy passes them on before
-// distrust sees anything, and a hostile toolbox could send them without end.
+// Final drops informational answers. A reverse proxy passes them on before
+// anybody can look at them, and something hostile could send them without end.
+func Final(w http.ResponseWriter) http.ResponseWriter { return final{w} }
+
 type final struct{ http.ResponseWriter }
 
 // WriteHeader passes on the status that ends the answer's head.
@@ -178,15 +194,22 @@ func (f final) WriteHeader(code int) {
 // Unwrap lets http.ResponseController reach the connection.
 func (f final) Unwrap() http.ResponseWriter { return f.ResponseWriter }
 
-// watchedBody remembers that the caller's body could not be read, so that the
-// toolbox is not blamed for it.
-type watchedBody struct {
+// Body is a request's body that remembers that it could not be read, so that
+// what the request was forwarded to is not blamed for it.
+type Body struct {
 	io.ReadCloser
 	broken atomic.Pointer[engine.Error]
 }
 
+// Watch puts a Body into the request.
+func Watch(r *http.Request) *Body {
+	b := &Body{ReadCloser: r.Body}
+	r.Body = b
+	return b
+}
+
 // Read implements io.Reader.
-func (b *watchedBody) Read(p []byte) (int, error) {
+func (b *Body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, http.ErrBodyReadAfterClose) {
 		b.broken.Store(engine.Errorf(engine.KindInvalid, "the request's body broke off or is malformed").Wrap(err))
@@ -194,8 +217,16 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Failure says why the body could not be read to its end, if so.
+func (b *Body) Failure() error {
+	if e := b.broken.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
 // blame returns the caller's fault in place of err, if there is one.
-func (b *watchedBody) blame(ctx context.Context, err error) error {
+func (b *Body) blame(ctx context.Context, err error) error {
 	if e := b.broken.Load(); e != nil && ctx.Err() == nil {
 		return e
 	}
@@ -288,3 +319,14 @@ func fail(w http.ResponseWriter, r *http.Request, err error) {
 	problem.Source = wire.SourceProxy
 	wire.WriteProblem(w, r, problem)
 }
+
+// Buffers lends the copy buffers of streams to reverse proxies.
+var Buffers httputil.BufferPool = lender{}
+
+type lender struct{}
+
+// Get returns a buffer.
+func (lender) Get() []byte { return *buffers.Get().(*[]byte) }
+
+// Put takes a buffer back.
+func (lender) Put(b []byte) { buffers.Put(&b) }

@@ -15,7 +15,7 @@ import (
 // relay forwards a request that is not to be upgraded. It is what
 // httputil.ReverseProxy does, for less: a small answer leaves in one write.
 func (p *Proxy) relay(w http.ResponseWriter, r *http.Request, t target, transport http.RoundTripper) {
-	body := &watchedBody{ReadCloser: r.Body}
+	body := Watch(r)
 	defer body.Close() // a transport may still read it when the answer is over
 	if r.ContentLength != 0 {
 		_ = http.NewResponseController(w).EnableFullDuplex() // answers may begin before the body ends

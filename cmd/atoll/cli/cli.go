@@ -110,6 +110,7 @@ func (a *app) commands() []*cobra.Command {
 		newShellCommand(a),
 		newCopyCommand(a),
 		newLogsCommand(a),
+		newPreviewCommand(a),
 		newSnapshotCommand(a),
 		newForkCommand(a),
 		newResizeCommand(a),

@@ -112,3 +112,17 @@ func (r *Rig) AddKey(tb testing.TB, secret string, permissions []string) {
 		tb.Fatal(err)
 	}
 }
+
+// AddOrganization stores an organization with the id that the test chooses, and
+// an unrestricted key of its owner.
+func (r *Rig) AddOrganization(tb testing.TB, id, secret string) {
+	tb.Helper()
+	user := engine.User{ID: "user-" + secret, Name: secret, Email: secret + "@example.com", CreatedAt: r.Now()}
+	key := store.Key{APIKey: engine.APIKey{
+		ID: "key-" + secret, OrganizationID: id, UserID: user.ID, Name: secret, Prefix: secret[:4], Unrestricted: true, CreatedAt: r.Now(),
+	}}
+	organization := engine.Organization{ID: id, Name: secret, CreatedBy: user.ID, CreatedAt: r.Now()}
+	if err := r.Store.InsertUser(tb.Context(), user, organization, nil, key, secret); err != nil {
+		tb.Fatal(err)
+	}
+}
