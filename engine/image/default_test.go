@@ -63,6 +63,7 @@ func tryDefaultImage(t *testing.T, root string) {
 		{"git", "1000", "git init -q r && cd r && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && git log --format=%s", "x"},
 		{"gcc", "1000", `printf '#include <stdio.h>\nint main(){puts("built");}' >a.c && gcc a.c -o a && ./a`, "built"},
 		{"tools", "1000", "for c in make g++ curl wget jq unzip xz ssh ip ping less nano ps rg; do command -v $c >/dev/null || echo lacks $c; done", ""},
+		{"language servers", "1000", "pylsp --version; typescript-language-server --version; readlink -f /usr/local/lib/node_modules/typescript/lib/tsserver.js", "pylsp v1.7.1\n4.3.4\n/usr/share/nodejs/typescript/lib/tsserver.js"},
 		{"sudo", "0", "readlink /usr/local/bin/sudo; /usr/sbin/visudo -cq && echo fine", "/.atoll/toolbox\nfine"},
 		{"apt", "0", "dpkg --audit; apt-get -q check >/dev/null && ls /var/lib/apt/lists | grep -v -e lock -e partial || echo no lists", "no lists"},
 		{"time zone", "1000", "TZ=Asia/Tokyo date -d @0 +%H", "09"},

@@ -34,7 +34,8 @@ func defaultRecipe(d distribution) recipe {
 		Packages: []string{
 			"bash", "coreutils", "ca-certificates", "tzdata",
 			"python3", "python3-pip", "python3-venv", "python3-dev",
-			"nodejs", "npm",
+			"nodejs", "npm", "node-typescript",
+			"python3-pylsp",
 			"git", "openssh-client", "build-essential", "pkg-config",
 			"curl", "wget", "jq", "unzip", "zip", "xz-utils", "bzip2", "zstd",
 			"sudo", "procps", "psmisc", "less", "nano", "file",
