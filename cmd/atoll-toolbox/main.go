@@ -1,5 +1,6 @@
 // Command atoll-toolbox is the daemon inside a sandbox, its PID 1. Called by
-// the name sudo it is that program's stand-in.
+// the name sudo it is that program's stand-in, and with the argument sftp-server
+// it serves files over its stdin and stdout.
 package main
 
 import (
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/atoll-sh/atoll/engine/toolbox"
+	"github.com/atoll-sh/atoll/engine/toolbox/sftp"
 	"github.com/atoll-sh/atoll/engine/toolbox/sudo"
 )
 
@@ -25,6 +27,9 @@ const grace = 8 * time.Second
 func main() {
 	if filepath.Base(os.Args[0]) == "sudo" {
 		os.Exit(sudo.Main(os.Args[1:], sudo.DefaultSocket))
+	}
+	if len(os.Args) > 1 && os.Args[1] == sftp.Command {
+		os.Exit(sftp.Main())
 	}
 	os.Exit(run())
 }

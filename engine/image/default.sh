@@ -62,6 +62,11 @@ else
 fi
 rm -rf "$temp"
 
+# Large and of no use here: a tool that shows what compilers pass on between
+# themselves, and a second copy of TypeScript under its old name.
+rm -f "$root"/usr/bin/*-lto-dump-* "$root"/usr/bin/lto-dump*
+ln -sf typescript.js "$root/usr/share/nodejs/typescript/lib/typescriptServices.js"
+
 # apt as usual, without the settings of the build.
 rm -f "$root"/etc/apt/apt.conf.d/99mmdebstrap
 echo 'Acquire::Languages "none";' >"$root/etc/apt/apt.conf.d/90atoll"

@@ -298,7 +298,7 @@ type Identity struct {
 }
 
 // ExecStart is the first message, as text, on the WebSocket /internal/exec.
-// Exactly one of Command and Argv is set.
+// Exactly one of Command, Argv and Subsystem is set.
 type ExecStart struct {
 	Command string            `json:"command,omitempty"` // a shell command line
 	Argv    []string          `json:"argv,omitempty"`
@@ -307,6 +307,9 @@ type ExecStart struct {
 	User    string            `json:"user,omitempty"`
 	TTY     bool              `json:"tty,omitempty"`
 	Login   bool              `json:"login,omitempty"` // with neither Command nor Argv: an interactive login shell
+	// Subsystem is a program of the toolbox itself: sftp, which serves the
+	// user's files over its stdin and stdout.
+	Subsystem string `json:"subsystem,omitempty"`
 	Cols    int               `json:"cols,omitempty"`
 	Rows    int               `json:"rows,omitempty"`
 }
