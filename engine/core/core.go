@@ -23,6 +23,7 @@ type Store interface {
 	SandboxStore
 	SnapshotStore
 	KeyStore
+	SSHStore
 }
 
 // SandboxStore keeps sandboxes.
@@ -118,6 +119,7 @@ type Core struct {
 	pools    *pools
 	progress progress
 	keyCache *keyCache
+	visits   *visits
 	suspects chan struct{}
 
 	stop context.CancelFunc
@@ -132,7 +134,7 @@ func New(c Config) (*Core, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	core := &Core{
 		Config: c.withDefaults(), ops: newOps(), activity: newActivity(), routes: newRoutes(),
-		keyCache: newKeyCache(), suspects: make(chan struct{}, 1), stop: stop,
+		keyCache: newKeyCache(), visits: newVisits(), suspects: make(chan struct{}, 1), stop: stop,
 	}
 	core.pools = newPools(core)
 	core.wg.Go(func() { core.flushActivity(ctx) })
