@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"time"
 )
@@ -173,6 +174,27 @@ type Sandboxes interface {
 // fails with a conflict error when the sandbox is not started.
 type Toolboxes interface {
 	Toolbox(ctx context.Context, ref SandboxRef) (http.RoundTripper, error)
+
+	// DialPort connects to what listens on a port inside a sandbox, on
+	// 127.0.0.1 or else on [::1]. The context bounds the connecting only. The
+	// connection has CloseWrite and no deadlines, counts as activity while it
+	// is open unless the context is Quiet, and ends with the sandbox's run.
+	// Nothing that listens is an unavailable error.
+	DialPort(ctx context.Context, ref SandboxRef, port int) (net.Conn, error)
+}
+
+type quietKey struct{}
+
+// WithoutActivity returns a context whose calls of Toolboxes do not count as
+// activity of the sandbox.
+func WithoutActivity(ctx context.Context) context.Context {
+	return context.WithValue(ctx, quietKey{}, true)
+}
+
+// Quiet tells whether ctx comes from WithoutActivity.
+func Quiet(ctx context.Context) bool {
+	quiet, _ := ctx.Value(quietKey{}).(bool)
+	return quiet
 }
 
 // Stats is one live sample of a sandbox's use.

@@ -20,6 +20,14 @@ type toolboxes struct{ *Core }
 // calls; each checks that the sandbox still runs. Calls and open streams
 // count as activity.
 func (t toolboxes) Toolbox(ctx context.Context, ref engine.SandboxRef) (http.RoundTripper, error) {
+	tb, err := t.reach(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return tb, nil
+}
+
+func (t toolboxes) reach(ctx context.Context, ref engine.SandboxRef) (*toolbox, error) {
 	if t.Dialer == nil {
 		return nil, engine.Errorf(engine.KindUnsupported, "this server does not reach toolboxes")
 	}
@@ -45,9 +53,13 @@ func (t *toolbox) RoundTrip(req *http.Request) (*http.Response, error) {
 	if internal(req.URL.Path) {
 		return nil, closeBody(req, engine.Errorf(engine.KindDenied, "path %s is not for callers", quote(req.URL.Path)))
 	}
+	return t.send(req, t.core.activity.begin(t.id, t.core.Now))
+}
+
+// send forwards a request and calls end when the answer is over.
+func (t *toolbox) send(req *http.Request, end func()) (*http.Response, error) {
 	inner := req.Clone(req.Context())
 	inner.URL.Scheme, inner.URL.Host, inner.RequestURI = "http", "toolbox", ""
-	end := t.core.activity.begin(t.id, t.core.Now)
 	resp, err := t.pool.transport.RoundTrip(inner)
 	if err != nil {
 		end()
@@ -58,15 +70,18 @@ func (t *toolbox) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// streamExec is the one internal path that callers may use: a command with
-// live streams, as any exec.
-const streamExec = "/internal/exec"
+// The internal paths that callers may use: a command with live streams, as any
+// exec, and a connection to a port.
+const (
+	streamExec = "/internal/exec"
+	tunnelPath = "/internal/tunnel"
+)
 
 // internal tells whether a path leads to the toolbox's own business, also
 // when it is written in a roundabout way.
 func internal(p string) bool {
 	p = path.Clean("/" + p)
-	return p == "/internal" || strings.HasPrefix(p, "/internal/") && p != streamExec
+	return p == "/internal" || strings.HasPrefix(p, "/internal/") && p != streamExec && p != tunnelPath
 }
 
 // closeBody keeps the promise of a RoundTripper that fails.

@@ -46,6 +46,7 @@ func (t *Toolbox) routes() []route {
 		{"GET /internal/status", quiet, t.status},
 		{"POST /internal/identity", quiet, t.identity},
 		{"GET /internal/exec", work, t.streamExec},
+		{"GET /internal/tunnel", quiet, t.tunnel}, // counts by itself
 		{"GET /version", quiet, t.version},
 		{"GET /user-home-dir", quiet, t.homeDir},
 		{"GET /work-dir", quiet, t.workDir},

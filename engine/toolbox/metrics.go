@@ -184,7 +184,7 @@ func (t *Toolbox) ports(w http.ResponseWriter, _ *http.Request) error {
 }
 
 func (t *Toolbox) portInUse(w http.ResponseWriter, r *http.Request) error {
-	port, err := portOf(r)
+	port, err := parsePort(r.PathValue("port"))
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ func dialLocal(ctx context.Context, network, addr string) (net.Conn, error) {
 }
 
 func (t *Toolbox) proxyPort(w http.ResponseWriter, r *http.Request) error {
-	port, err := portOf(r)
+	port, err := parsePort(r.PathValue("port"))
 	if err != nil {
 		return err
 	}
@@ -75,10 +75,10 @@ func (t *Toolbox) proxyPort(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func portOf(r *http.Request) (int, error) {
-	n, err := strconv.Atoi(r.PathValue("port"))
+func parsePort(text string) (int, error) {
+	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > 65535 {
-		return 0, wire.BadRequest("port: %.20q is not a port; use 1 to 65535", r.PathValue("port"))
+		return 0, wire.BadRequest("port: %.20q is not a port; use 1 to 65535", text)
 	}
 	return n, nil
 }

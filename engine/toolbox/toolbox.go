@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -98,8 +99,11 @@ type Toolbox struct {
 	trimmer  *trimmer     // nil: off
 	cpu      *cpuMeter
 	proxy    http.Handler
+	tunnels  atomic.Int32 // open now
 	server   *http.Server
 	served   sync.WaitGroup
+	closing  context.Context //nolint:containedctx // ends with Close
+	close    context.CancelFunc
 
 	mu       sync.Mutex
 	hostname string
@@ -108,6 +112,7 @@ type Toolbox struct {
 // New makes a Toolbox that serves no socket yet; its Handler works.
 func New(c Config) (*Toolbox, error) {
 	t := &Toolbox{config: c, started: time.Now().UTC(), log: c.Log, activity: newActivity(), cpu: newCPUMeter()}
+	t.closing, t.close = context.WithCancel(context.Background())
 	t.table = process.NewTable(c.Init)
 	users := process.NewUsers(c.EtcDir)
 	t.runner = process.NewRunner(process.NewSpace(t.table, users, c.User, c.WorkDir, c.Env))
@@ -123,6 +128,7 @@ func New(c Config) (*Toolbox, error) {
 		t.sessions, err = session.NewManager(t.runner, filepath.Join(state, "sessions"))
 	}
 	if err != nil {
+		t.close()
 		t.table.Close()
 		return nil, err
 	}
@@ -237,6 +243,7 @@ func listen(path string) (net.Listener, error) {
 func (t *Toolbox) Close(grace time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
+	t.close()
 	if t.sudo != nil {
 		t.sudo.Close()
 	}

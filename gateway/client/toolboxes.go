@@ -2,9 +2,14 @@ package client
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/http"
 
 	"github.com/atoll-sh/atoll/engine"
+	tc "github.com/atoll-sh/atoll/engine/toolbox/client"
+	tw "github.com/atoll-sh/atoll/engine/toolbox/wire"
+	"github.com/atoll-sh/atoll/gateway/wire"
 )
 
 type toolboxes struct{ c *Client }
@@ -16,6 +21,30 @@ func (t toolboxes) Toolbox(_ context.Context, ref engine.SandboxRef) (http.Round
 		return nil, engine.Errorf(engine.KindInvalid, "the id or name of a sandbox is missing")
 	}
 	return toolbox{c: t.c, prefix: "/toolbox/" + ref.IDOrName, rawPrefix: "/toolbox/" + escape(ref.IDOrName)}, nil
+}
+
+// DialPort connects through the server.
+func (t toolboxes) DialPort(ctx context.Context, ref engine.SandboxRef, port int) (net.Conn, error) {
+	rt, err := t.Toolbox(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := tc.New(rt).Tunnel(ctx, port, engine.Quiet(ctx))
+	var (
+		known   *engine.Error
+		refused *tw.Error
+	)
+	switch {
+	case err == nil:
+		return conn, nil
+	case errors.As(err, &known):
+		return nil, known
+	case errors.As(err, &refused):
+		return nil, (&wire.Problem{
+			StatusCode: refused.Status, Message: refused.Message, Kind: engine.Kind(refused.Kind), Hint: refused.Hint,
+		}).Err()
+	}
+	return nil, engine.AsError(err)
 }
 
 // toolbox sends requests for toolbox paths to the server.

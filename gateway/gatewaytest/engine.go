@@ -32,6 +32,8 @@ type Engine struct {
 	// Fail, when set, is asked before every call of a service; an error that
 	// it returns is the call's answer.
 	Fail func(call string) error
+	// Ports, when set, tells where connections to a sandbox's port go.
+	Ports func(sandbox string, port int) (address string)
 
 	tb       testing.TB
 	toolbox  *httptest.Server

@@ -116,21 +116,29 @@ func (s snapshots) Fork(ctx context.Context, ref engine.SandboxRef, name string)
 
 // Toolbox implements engine.Toolboxes.
 func (e *Engine) Toolbox(ctx context.Context, ref engine.SandboxRef) (http.RoundTripper, error) {
-	s, err := e.Sandbox(ctx, ref)
+	s, err := e.started(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	if s.State != engine.StateStarted {
-		return nil, engine.Errorf(engine.KindConflict, "sandbox %s is %s", s.Name, s.State).WithHint("start it first")
-	}
-	e.mu.Lock()
-	e.touched++
-	e.mu.Unlock()
 	u, err := url.Parse(e.toolbox.URL)
 	if err != nil {
 		return nil, err
 	}
 	return roundTripper{u.Host, s.ID}, nil
+}
+
+func (e *Engine) started(ctx context.Context, ref engine.SandboxRef) (engine.Sandbox, error) {
+	s, err := e.Sandbox(ctx, ref)
+	if err != nil {
+		return s, err
+	}
+	if s.State != engine.StateStarted {
+		return s, engine.Errorf(engine.KindConflict, "sandbox %s is %s", s.Name, s.State).WithHint("start it first")
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.touched++
+	return s, nil
 }
 
 // sandboxHeader tells the fake toolbox, one process for all, whose it is now.

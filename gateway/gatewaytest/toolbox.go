@@ -40,6 +40,7 @@ func newToolbox(tb testing.TB) http.Handler {
 	mux.HandleFunc("POST /reverse", reverse)
 	mux.HandleFunc("GET /internal/status", echo)
 	mux.HandleFunc("GET /internal/exec", t.exec)
+	mux.HandleFunc("GET /internal/tunnel", tunnel)
 	mux.HandleFunc("POST /process/execute", t.execute)
 	mux.HandleFunc("GET /files/info", t.info)
 	mux.HandleFunc("POST /files/upload-v2", t.upload)

@@ -112,13 +112,16 @@ func clean(p string) bool {
 	return path.Clean(p) == trimmed
 }
 
-// execPath is the one internal path that callers may use: the streaming exec
-// of the command line.
-const execPath = "/internal/exec"
+// The internal paths that callers may use: the streaming exec of the command
+// line, and connections to ports.
+const (
+	execPath   = "/internal/exec"
+	tunnelPath = "/internal/tunnel"
+)
 
 func allowed(decoded, raw string) error {
 	first, _, _ := strings.Cut(decoded[1:], "/")
-	if !strings.EqualFold(first, "internal") || (decoded == execPath && raw == execPath) {
+	if !strings.EqualFold(first, "internal") || raw == decoded && (decoded == execPath || decoded == tunnelPath) {
 		return nil
 	}
 	return engine.Errorf(engine.KindDenied, "this path is for the server alone")

@@ -5,6 +5,7 @@ package mcptest
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -200,6 +201,14 @@ func (b *Backend) Toolbox(_ context.Context, ref engine.SandboxRef) (http.RoundT
 		return nil, engine.Errorf(engine.KindConflict, "Sandbox %s is %s", sb.Name, sb.State)
 	}
 	return b.boxes[sb.ID], nil
+}
+
+// DialPort connects to a port of this computer.
+func (b *Backend) DialPort(ctx context.Context, ref engine.SandboxRef, port int) (net.Conn, error) {
+	if _, err := b.Toolbox(ctx, ref); err != nil {
+		return nil, err
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 }
 
 // Stats returns fixed numbers.

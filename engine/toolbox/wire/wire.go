@@ -297,6 +297,11 @@ type Identity struct {
 	Entrypoint []string          `json:"entrypoint"` // empty: none
 }
 
+// TunnelProtocol is what a connection of /internal/tunnel?port=N is upgraded to:
+// the raw bytes of a TCP connection to the port. With quiet=true it counts as no
+// activity.
+const TunnelProtocol = "atoll-tunnel"
+
 // ExecStart is the first message, as text, on the WebSocket /internal/exec.
 // Exactly one of Command, Argv and Subsystem is set.
 type ExecStart struct {
