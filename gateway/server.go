@@ -27,21 +27,23 @@ import (
 
 // Config is what a gateway needs. Listen and the services are required.
 type Config struct {
-	Listen    string // host:port; port 0 takes a free one
-	Sandboxes engine.Sandboxes
-	Snapshots engine.Snapshots
-	Toolboxes engine.Toolboxes
-	Events    engine.Events
-	Keys      engine.Keys
-	Inspector engine.Inspector
-	MCP       http.Handler         // serves /mcp and /mcp/x/{set}; nil: not offered
-	Ready     func() error         // nil: always ready
-	Metrics   *prometheus.Registry // nil: an own one
-	Log       *slog.Logger         // nil: nowhere
-	Shutdown  func()               // asked for by an administrator; nil: not offered
-	PublicURL string               // how clients reach us; empty: as they did
-	Hosts     []string             // further host names that browsers may use
-	Version   string
+	Listen     string // host:port; port 0 takes a free one
+	Sandboxes  engine.Sandboxes
+	Snapshots  engine.Snapshots
+	Toolboxes  engine.Toolboxes
+	Events     engine.Events
+	Keys       engine.Keys
+	Inspector  engine.Inspector
+	SSH        engine.SSHDoor       // access to sandboxes by SSH; nil: not offered
+	SSHGateway *api.SSHGateway      // where it is; nil: nowhere
+	MCP        http.Handler         // serves /mcp and /mcp/x/{set}; nil: not offered
+	Ready      func() error         // nil: always ready
+	Metrics    *prometheus.Registry // nil: an own one
+	Log        *slog.Logger         // nil: nowhere
+	Shutdown   func()               // asked for by an administrator; nil: not offered
+	PublicURL  string               // how clients reach us; empty: as they did
+	Hosts      []string             // further host names that browsers may use
+	Version    string
 	// DefaultSnapshot and Region are told to clients; empty: atoll-small, local.
 	DefaultSnapshot, Region string
 }
@@ -180,6 +182,7 @@ func (s *Server) apiConfig(g *auth.Guard) api.Config {
 	c := s.config
 	return api.Config{
 		Sandboxes: c.Sandboxes, Snapshots: c.Snapshots, Toolboxes: c.Toolboxes, Events: c.Events, Inspector: c.Inspector,
+		SSH: c.SSH, SSHGateway: c.SSHGateway,
 		Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
 		DefaultSnapshot: c.DefaultSnapshot, Region: c.Region, Log: c.Log,
 		Created: s.metrics.created, Closing: s.closing,

@@ -62,7 +62,7 @@ func tryDefaultImage(t *testing.T, root string) {
 		{"npm global", "1000", `mkdir p && cd p && echo '{"name":"hi-there","version":"1.0.0","bin":"hi.js"}' >package.json && printf '#!/usr/bin/env node\nconsole.log("hi")\n' >hi.js && chmod +x hi.js && npm pack >/dev/null 2>&1 && npm install -g --offline ./hi-there-1.0.0.tgz >/dev/null && hi-there`, "hi"},
 		{"git", "1000", "git init -q r && cd r && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && git log --format=%s", "x"},
 		{"gcc", "1000", `printf '#include <stdio.h>\nint main(){puts("built");}' >a.c && gcc a.c -o a && ./a`, "built"},
-		{"tools", "1000", "for c in make g++ curl wget jq unzip xz ssh ip ping less nano ps rg; do command -v $c >/dev/null || echo lacks $c; done", ""},
+		{"tools", "1000", "for c in make g++ curl wget jq unzip xz ssh rsync ip ping less nano ps rg; do command -v $c >/dev/null || echo lacks $c; done", ""},
 		{"language servers", "1000", "pylsp --version; typescript-language-server --version; readlink -f /usr/local/lib/node_modules/typescript/lib/tsserver.js", "pylsp v1.7.1\n4.3.4\n/usr/share/nodejs/typescript/lib/tsserver.js"},
 		{"sudo", "0", "readlink /usr/local/bin/sudo; /usr/sbin/visudo -cq && echo fine", "/.atoll/toolbox\nfine"},
 		{"apt", "0", "dpkg --audit; apt-get -q check >/dev/null && ls /var/lib/apt/lists | grep -v -e lock -e partial || echo no lists", "no lists"},

@@ -36,7 +36,7 @@ func defaultRecipe(d distribution) recipe {
 			"python3", "python3-pip", "python3-venv", "python3-dev",
 			"nodejs", "npm", "node-typescript",
 			"python3-pylsp",
-			"git", "openssh-client", "build-essential", "pkg-config",
+			"git", "openssh-client", "rsync", "build-essential", "pkg-config",
 			"curl", "wget", "jq", "unzip", "zip", "xz-utils", "bzip2", "zstd",
 			"sudo", "procps", "psmisc", "less", "nano", "file",
 			"iproute2", "iputils-ping", "netbase", "ripgrep",

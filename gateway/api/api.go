@@ -22,12 +22,14 @@ import (
 
 // Config is what the API needs.
 type Config struct {
-	Sandboxes engine.Sandboxes
-	Snapshots engine.Snapshots
-	Toolboxes engine.Toolboxes
-	Events    engine.Events
-	Inspector engine.Inspector
-	Guard     *auth.Guard
+	Sandboxes  engine.Sandboxes
+	Snapshots  engine.Snapshots
+	Toolboxes  engine.Toolboxes
+	Events     engine.Events
+	Inspector  engine.Inspector
+	SSH        engine.SSHDoor // nil: no access by SSH
+	SSHGateway *SSHGateway    // nil: none listens
+	Guard      *auth.Guard
 	// BaseURL returns the URL under which the caller reaches this server,
 	// without a trailing slash.
 	BaseURL         func(*http.Request) string
@@ -78,6 +80,7 @@ func (a *API) register() {
 	a.registerLists()
 	a.registerSettings()
 	a.registerSnapshots()
+	a.registerSSH()
 	a.registerVolumes()
 	a.registerExtensions()
 }

@@ -28,14 +28,10 @@ func Main() int {
 }
 
 func serve(in io.Reader, out io.WriteCloser) error {
-	dir, err := os.Getwd()
-	if err != nil {
-		return fmt.Errorf("find the directory to start from: %w", err)
-	}
 	s, err := sftp.NewServer(struct {
 		io.Reader
 		io.WriteCloser
-	}{in, out}, sftp.WithServerWorkingDirectory(dir))
+	}{in, out}) // with a directory of its own it would make relative links absolute
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}

@@ -315,8 +315,8 @@ type ExecStart struct {
 	// Subsystem is a program of the toolbox itself: sftp, which serves the
 	// user's files over its stdin and stdout.
 	Subsystem string `json:"subsystem,omitempty"`
-	Cols    int               `json:"cols,omitempty"`
-	Rows    int               `json:"rows,omitempty"`
+	Cols      int    `json:"cols,omitempty"`
+	Rows      int    `json:"rows,omitempty"`
 }
 
 // The channels of /internal/exec: the first byte of every binary message.
