@@ -46,6 +46,8 @@ func newServeCommand() *cobra.Command {
 	f.StringVar(&file, "config", "", "configuration file (YAML)")
 	f.StringVar(&flags.Listen, "listen", flags.Listen, "host:port of the API")
 	f.StringVar(&flags.PublicURL, "public-url", "", "URL that clients reach the server by")
+	f.StringVar(&flags.SSHListen, "ssh-listen", "", "host:port of the SSH gateway, or off; empty is "+config.DefaultSSH+", if that is free")
+	f.StringVar(&flags.SSHHost, "ssh-host", "", "host or host:port that clients reach the SSH gateway by")
 	f.StringVar(&flags.DatabaseURL, "database-url", "", "postgres://…; empty keeps SQLite in the home")
 	f.StringVar(&flags.NATSURL, "nats-url", "", "join a cluster; empty runs in one process")
 	f.StringVar(&flags.Containerd, "containerd", "", "socket of a containerd to use; empty starts our own")
@@ -62,6 +64,8 @@ func overlay(cmd *cobra.Command, cfg *config.Config, flags config.Config) {
 	set := map[string]func(){
 		"listen":       func() { cfg.Listen = flags.Listen },
 		"public-url":   func() { cfg.PublicURL = flags.PublicURL },
+		"ssh-listen":   func() { cfg.SSHListen = flags.SSHListen },
+		"ssh-host":     func() { cfg.SSHHost = flags.SSHHost },
 		"database-url": func() { cfg.DatabaseURL = flags.DatabaseURL },
 		"nats-url":     func() { cfg.NATSURL = flags.NATSURL },
 		"containerd":   func() { cfg.Containerd = flags.Containerd },

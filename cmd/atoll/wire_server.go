@@ -194,7 +194,12 @@ func (s *server) openGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ssh, err := s.openSSH(ctx)
+	if err != nil {
+		return errors.Join(err, agents.Close())
+	}
 	front, err := gateway.Open(ctx, gateway.Config{
+		SSH: s.core.SSH(), SSHGateway: ssh,
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
 		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), MCP: agents.Handler(),
 		Metrics: s.metrics(), Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,

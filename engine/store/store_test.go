@@ -42,6 +42,7 @@ var suite = []struct {
 	{"snapshot pages", testSnapshotPages},
 	{"keys", testKeys},
 	{"audit", testAudit},
+	{"ssh access", testSSHAccess},
 	{"meta", testMeta},
 	{"purge", testPurge},
 	{"canceled", testCanceled},

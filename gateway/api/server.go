@@ -23,7 +23,7 @@ type configuration struct {
 	MaxAutoArchiveInterval float64             `json:"maxAutoArchiveInterval"`
 	MaintenanceMode        bool                `json:"maintananceMode"`
 	Environment            string              `json:"environment"`
-	SSHConfiguration
+	wire.SSHConfiguration
 }
 
 type oidc struct {

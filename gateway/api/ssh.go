@@ -22,45 +22,19 @@ type SSHGateway struct {
 	Fingerprint string // as SHA256:…
 }
 
-// SSHConfiguration is what clients learn of the SSH gateway; nothing, where
-// there is none.
-type SSHConfiguration struct {
-	Command      string   `json:"sshGatewayCommand,omitempty"`
-	PublicKey    string   `json:"sshGatewayPublicKey,omitempty"`
-	Host         string   `json:"sshGatewayHost,omitempty"`
-	Port         int      `json:"sshGatewayPort,omitempty"`
-	HostKeys     []string `json:"sshGatewayHostKeys,omitempty"`
-	Fingerprints []string `json:"sshGatewayHostKeyFingerprints,omitempty"`
-}
-
-// sshAccess is a token with the command that uses it.
-type sshAccess struct {
-	ID         string `json:"id"`
-	SandboxID  string `json:"sandboxId"`
-	Token      string `json:"token"`
-	ExpiresAt  string `json:"expiresAt"`
-	CreatedAt  string `json:"createdAt"`
-	UpdatedAt  string `json:"updatedAt"`
-	SSHCommand string `json:"sshCommand"`
-}
-
-type sshValidation struct {
-	Valid     bool   `json:"valid"`
-	SandboxID string `json:"sandboxId"`
-}
-
 func (a *API) registerSSH() {
 	handle(a, "POST", "/sandbox/{sandboxIdOrName}/ssh-access", "Make a token for SSH, in place of the one before", a.grantSSH)
 	handle(a, "DELETE", "/sandbox/{sandboxIdOrName}/ssh-access", "Revoke the token for SSH and end its connections", a.revokeSSH)
 	handle(a, "GET", "/sandbox/ssh-access/validate", "Whether a token for SSH is good", a.validateSSH)
 }
 
-func (a *API) sshConfiguration(base string) SSHConfiguration {
+// sshConfiguration is what clients learn of the SSH gateway.
+func (a *API) sshConfiguration(base string) wire.SSHConfiguration {
 	g := a.SSHGateway
 	if g == nil || a.SSH == nil {
-		return SSHConfiguration{}
+		return wire.SSHConfiguration{}
 	}
-	return SSHConfiguration{
+	return wire.SSHConfiguration{
 		Command: g.command(base, "{{TOKEN}}"), PublicKey: g.HostKey, Host: g.host(base), Port: g.Port,
 		HostKeys: []string{g.HostKey}, Fingerprints: []string{g.Fingerprint},
 	}
@@ -104,19 +78,19 @@ type grantSSHInput struct {
 	Minutes float64 `query:"expiresInMinutes" default:"60" doc:"for how long it is good"`
 }
 
-func (a *API) grantSSH(ctx context.Context, in *grantSSHInput) (sshAccess, error) {
+func (a *API) grantSSH(ctx context.Context, in *grantSSHInput) (wire.SSHAccess, error) {
 	if err := a.noSSH(); err != nil {
-		return sshAccess{}, err
+		return wire.SSHAccess{}, err
 	}
 	if !(in.Minutes > 0) || in.Minutes > math.MaxInt32 {
-		return sshAccess{}, engine.Errorf(engine.KindInvalid, "expiresInMinutes: %g is not possible", in.Minutes).WithHint("use 1 or more")
+		return wire.SSHAccess{}, engine.Errorf(engine.KindInvalid, "expiresInMinutes: %g is not possible", in.Minutes).WithHint("use 1 or more")
 	}
 	p, _ := auth.From(ctx)
 	s, token, err := a.SSH.Grant(ctx, p, ref(ctx, in.Sandbox), time.Duration(in.Minutes*float64(time.Minute)))
 	if err != nil {
-		return sshAccess{}, err
+		return wire.SSHAccess{}, err
 	}
-	return sshAccess{
+	return wire.SSHAccess{
 		ID: s.ID, SandboxID: s.SandboxID, Token: token, ExpiresAt: wire.Time(s.ExpiresAt),
 		CreatedAt: wire.Time(s.CreatedAt), UpdatedAt: wire.Time(s.CreatedAt), SSHCommand: a.SSHGateway.command(baseURL(ctx), token),
 	}, nil
@@ -140,17 +114,17 @@ type validateSSHInput struct {
 }
 
 // validateSSH tells an organization of its own tokens only.
-func (a *API) validateSSH(ctx context.Context, in *validateSSHInput) (sshValidation, error) {
+func (a *API) validateSSH(ctx context.Context, in *validateSSHInput) (wire.SSHValidation, error) {
 	if err := a.noSSH(); err != nil {
-		return sshValidation{}, err
+		return wire.SSHValidation{}, err
 	}
 	s, err := a.SSH.Check(ctx, in.Token)
 	if engine.KindOf(err) == engine.KindUnauthenticated {
-		return sshValidation{}, nil
+		return wire.SSHValidation{}, nil
 	}
 	p, _ := auth.From(ctx)
 	if err != nil || (s.OrganizationID != p.OrganizationID && !p.Admin) {
-		return sshValidation{}, err
+		return wire.SSHValidation{}, err
 	}
-	return sshValidation{Valid: true, SandboxID: s.SandboxID}, nil
+	return wire.SSHValidation{Valid: true, SandboxID: s.SandboxID}, nil
 }
