@@ -31,7 +31,7 @@ func (c *conn) ref() engine.SandboxRef {
 // serve speaks with one client until it leaves or has to.
 func (s *Server) serve(raw net.Conn) {
 	c, channels, requests, err := s.handshake(raw)
-	s.known()
+	s.known(raw)
 	if err != nil {
 		s.config.Log.Debug("an SSH connection was refused", "remote", address(raw), "err", err)
 		return
@@ -72,7 +72,7 @@ func (s *Server) handshake(raw net.Conn) (*conn, <-chan ssh.NewChannel, <-chan *
 		v, err := s.config.Door.Enter(s.ctx, meta.User())
 		if err != nil {
 			if engine.KindOf(err) == engine.KindUnauthenticated {
-				s.failures.add(address(raw))
+				s.failed(raw)
 			}
 			return nil, &ssh.BannerError{Err: err, Message: notice(err)}
 		}

@@ -6,7 +6,6 @@ import (
 )
 
 // failures counts the wrong tokens of each address in windows of a minute.
-// Whoever has tried too many is not listened to until the window ends.
 type failures struct {
 	limit int
 	now   func() time.Time
@@ -27,14 +26,8 @@ func newFailures(limit int, now func() time.Time) *failures {
 	return &failures{limit: limit, now: now, m: map[string]tries{}}
 }
 
-func (f *failures) tooMany(address string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	t := f.m[address]
-	return t.count >= f.limit && f.now().Before(t.ends)
-}
-
-func (f *failures) add(address string) {
+// add counts one and tells whether it is one too many.
+func (f *failures) add(address string) (tooMany bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := f.now()
@@ -54,4 +47,5 @@ func (f *failures) add(address string) {
 	}
 	t.count++
 	f.m[address] = t
+	return t.count > f.limit
 }

@@ -33,10 +33,12 @@ type Limits struct {
 	Connections int           // at the same time, of all
 	PerSandbox  int           // at the same time, into one sandbox
 	Handshakes  int           // at the same time, until a token is known
+	PerAddress  int           // of those, from one address
 	Channels    int           // at the same time, in one connection
 	Handshake   time.Duration // from the connection to the token
 	KeepAlive   time.Duration // of silence before a client is asked whether it lives; three make it dead
-	Failures    int           // tokens that one address may get wrong in a minute
+	Failures    int           // tokens that one address may get wrong in a minute before it has to wait
+	Slow        time.Duration // that it waits then for each refusal
 }
 
 func (l Limits) withDefaults() Limits {
@@ -48,10 +50,14 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Connections, 1024)
 	set(&l.PerSandbox, 64)
 	set(&l.Handshakes, 64)
+	set(&l.PerAddress, 16)
 	set(&l.Channels, 128)
 	set(&l.Failures, 20)
 	if l.Handshake == 0 {
 		l.Handshake = 20 * time.Second
+	}
+	if l.Slow == 0 {
+		l.Slow = 3 * time.Second
 	}
 	if l.KeepAlive == 0 {
 		l.KeepAlive = 30 * time.Second
@@ -71,6 +77,7 @@ type Server struct {
 	mu          sync.Mutex
 	connections map[net.Conn]struct{}
 	handshakes  int
+	strangers   map[string]int // handshakes by address
 	inside      map[string]int // connections by sandbox
 	closed      bool
 }
@@ -88,7 +95,7 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	}
 	s := &Server{
 		config: c, listener: l, failures: newFailures(c.Limits.Failures, time.Now),
-		connections: map[net.Conn]struct{}{}, inside: map[string]int{},
+		connections: map[net.Conn]struct{}{}, strangers: map[string]int{}, inside: map[string]int{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.served.Go(s.accept)
@@ -151,17 +158,17 @@ func (s *Server) accept() {
 	}
 }
 
-// enter counts a connection in, unless it is one too many or its address has
-// tried too many tokens.
+// enter counts a connection in, unless it is one too many.
 func (s *Server) enter(c net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.config.Limits
-	if s.closed || len(s.connections) >= l.Connections || s.handshakes >= l.Handshakes || s.failures.tooMany(address(c)) {
+	if s.closed || len(s.connections) >= l.Connections || s.handshakes >= l.Handshakes || s.strangers[address(c)] >= l.PerAddress {
 		return false
 	}
 	s.connections[c] = struct{}{}
 	s.handshakes++
+	s.strangers[address(c)]++
 	return true
 }
 
@@ -173,10 +180,27 @@ func (s *Server) leave(c net.Conn) {
 }
 
 // known ends a connection's time as a stranger.
-func (s *Server) known() {
+func (s *Server) known(c net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.handshakes--
+	if a := address(c); s.strangers[a] > 1 {
+		s.strangers[a]--
+	} else {
+		delete(s.strangers, a)
+	}
+}
+
+// failed counts a wrong token. An address that has tried many waits for its
+// answer; good tokens are not slowed down by others' failures.
+func (s *Server) failed(c net.Conn) {
+	if !s.failures.add(address(c)) {
+		return
+	}
+	select {
+	case <-time.After(s.config.Limits.Slow):
+	case <-s.ctx.Done():
+	}
 }
 
 // visit counts a connection into a sandbox; done counts it out.
