@@ -55,7 +55,10 @@ func (s *Server) serve(raw net.Conn) {
 	for ch := range channels {
 		c.open(ctx, ch)
 	}
-	why := context.Cause(c.visit.Life)
+	why := "the client left"
+	if cause := context.Cause(c.visit.Life); cause != nil {
+		why = cause.Error()
+	}
 	cancel() // sessions of a client that is gone end with it
 	c.sessions.Wait()
 	s.config.Log.Info("SSH connection ended", "sandbox", c.visit.SandboxID, "remote", address(raw), "reason", why)
