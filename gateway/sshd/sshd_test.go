@@ -554,3 +554,38 @@ func TestHostKeyIsKept(t *testing.T) {
 		t.Errorf("got %v, want a refusal", err)
 	}
 }
+
+// TestManyChannels is what editors do: many programs at once, all of one
+// connection.
+func TestManyChannels(t *testing.T) {
+	r := newRig(t)
+	c := r.mustDial()
+	var all sync.WaitGroup
+	for i := range 32 {
+		all.Go(func() {
+			s, err := c.NewSession()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if out, err := s.Output(fmt.Sprintf("echo %d; cat /dev/null", i)); err != nil || string(out) != fmt.Sprintf("%d\n", i) {
+				t.Errorf("program %d: got %q, %v", i, out, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestDeadClient answers nothing that the server asks.
+func TestDeadClient(t *testing.T) {
+	r := newRig(t, sshd.Limits{KeepAlive: 20 * time.Millisecond})
+	raw, err := net.Dial("tcp", r.server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _, _, err := ssh.NewClientConn(raw, "", &ssh.ClientConfig{User: r.token, HostKeyCallback: ssh.FixedHostKey(r.key.PublicKey())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Wait() // nobody serves what comes of requests, and the server gives up
+}
