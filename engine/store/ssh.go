@@ -36,11 +36,13 @@ func (s *Store) PutSSHAccess(ctx context.Context, a engine.SSHAccess, token stri
 		CreatedAt: toNanos(a.CreatedAt), ExpiresAt: toNanos(a.ExpiresAt),
 	}
 	err := s.inTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		_, err := tx.NewDelete().Table("ssh_access").Where("sandbox_id = ? OR expires_at <= ?", a.SandboxID, row.CreatedAt).Exec(ctx)
+		_, err := tx.NewDelete().Table("ssh_access").Where("expires_at <= ?", row.CreatedAt).Exec(ctx)
 		if err != nil {
 			return err
 		}
-		_, err = tx.NewInsert().Model(row).Exec(ctx)
+		_, err = tx.NewInsert().Model(row).On("CONFLICT (sandbox_id) DO UPDATE").
+			Set("id = EXCLUDED.id, organization_id = EXCLUDED.organization_id, key_id = EXCLUDED.key_id").
+			Set("hash = EXCLUDED.hash, created_at = EXCLUDED.created_at, expires_at = EXCLUDED.expires_at").Exec(ctx)
 		return err
 	})
 	return translate(err, "store an SSH access")

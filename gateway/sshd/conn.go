@@ -36,6 +36,7 @@ func (s *Server) serve(raw net.Conn) {
 		s.config.Log.Debug("an SSH connection was refused", "remote", address(raw), "err", err)
 		return
 	}
+	defer drain(raw, channels, requests)
 	defer c.visit.Leave()
 	done, ok := s.visit(c.visit.SandboxID)
 	if !ok {
@@ -94,7 +95,7 @@ func (s *Server) handshake(raw net.Conn) (*conn, <-chan ssh.NewChannel, <-chan *
 	_ = raw.SetDeadline(time.Now().Add(s.config.Limits.Handshake))
 	sc, channels, requests, err := ssh.NewServerConn(raw, config)
 	if err == nil {
-		err = raw.SetDeadline(time.Time{})
+		_ = raw.SetDeadline(time.Time{})
 	}
 	var rt *client.Client
 	if err == nil {
@@ -103,6 +104,9 @@ func (s *Server) handshake(raw net.Conn) (*conn, <-chan ssh.NewChannel, <-chan *
 	if err != nil {
 		if visit != nil {
 			visit.Leave()
+		}
+		if sc != nil {
+			drain(raw, channels, requests)
 		}
 		return nil, nil, nil, err
 	}
@@ -116,6 +120,15 @@ func (s *Server) toolbox(v *engine.SSHVisit) (*client.Client, error) {
 		return nil, err
 	}
 	return client.New(rt), nil
+}
+
+// drain closes a connection and throws away what it has asked for, without
+// which its goroutine would wait for ever.
+func drain(raw net.Conn, channels <-chan ssh.NewChannel, requests <-chan *ssh.Request) {
+	raw.Close()
+	go ssh.DiscardRequests(requests) // ends with the connection
+	for range channels {
+	}
 }
 
 // notice tells people why they are not let in.

@@ -22,11 +22,13 @@ func FuzzRequest(f *testing.F) {
 	f.Add("window-change", []byte("1234567812345678"))
 	f.Add("signal", ssh.Marshal(struct{ Signal string }{"TERM"}))
 	f.Fuzz(func(t *testing.T, kind string, payload []byte) {
-		s := &session{start: wire.ExecStart{Env: map[string]string{}}}
+		s := &session{start: wire.ExecStart{Env: map[string]string{}}, controls: make(chan wire.ExecControl, maxControls)}
 		ran := 0
-		s.request(t.Context(), &ssh.Request{Type: kind, Payload: payload}, func() { ran++ })
+		s.request(&ssh.Request{Type: kind, Payload: payload}, func() { ran++ })
 		s.begun = true
-		s.request(t.Context(), &ssh.Request{Type: kind, Payload: payload}, func() { ran++ })
+		for range maxControls + 2 {
+			s.request(&ssh.Request{Type: kind, Payload: payload}, func() { ran++ })
+		}
 		q := s.start
 		if ran > 1 || q.Cols < 0 || q.Cols > maxSize || q.Rows < 0 || q.Rows > maxSize || q.TTY && (q.Cols == 0 || q.Rows == 0) {
 			t.Errorf("%d runs, %+v", ran, q)
@@ -36,8 +38,10 @@ func FuzzRequest(f *testing.F) {
 				t.Errorf("the variable %q was taken", name)
 			}
 		}
-		if r := s.resize; r != nil && (r.Cols < 1 || r.Cols > maxSize || r.Rows < 1 || r.Rows > maxSize) {
-			t.Errorf("got %+v", r)
+		for len(s.controls) > 0 {
+			if m := <-s.controls; m.Type == "resize" && (m.Cols < 1 || m.Cols > maxSize || m.Rows < 1 || m.Rows > maxSize) {
+				t.Errorf("got %+v", m)
+			}
 		}
 	})
 }

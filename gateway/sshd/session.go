@@ -13,17 +13,18 @@ import (
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
 
-// session is one channel that runs one program.
+// session is one channel that runs one program. Its fields belong to the
+// goroutine that serves its requests.
 type session struct {
-	conn    *conn
-	channel ssh.Channel
-	start   wire.ExecStart
-
-	mu     sync.Mutex
-	stream *client.Stream    // nil until the program runs
-	resize *wire.ExecControl // wanted before that
-	begun  bool
+	conn     *conn
+	channel  ssh.Channel
+	start    wire.ExecStart
+	begun    bool
+	controls chan wire.ExecControl // on their way to the program
 }
+
+// maxControls bounds what waits for a program that is busy with its input.
+const maxControls = 16
 
 // session serves a channel whose requests say what shall run in it.
 func (c *conn) session(ctx context.Context, ch ssh.NewChannel) {
@@ -32,11 +33,11 @@ func (c *conn) session(ctx context.Context, ch ssh.NewChannel) {
 		return
 	}
 	defer channel.Close()
-	s := &session{conn: c, channel: channel, start: wire.ExecStart{Env: map[string]string{}}}
+	s := &session{conn: c, channel: channel, start: wire.ExecStart{Env: map[string]string{}}, controls: make(chan wire.ExecControl, maxControls)}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	for r := range requests {
-		ok := s.request(ctx, r, func() { running.Go(func() { s.run(ctx, &running) }) })
+		ok := s.request(r, func() { running.Go(func() { s.run(ctx, &running) }) })
 		if r.WantReply {
 			_ = r.Reply(ok, nil)
 		}
@@ -47,24 +48,19 @@ func (c *conn) session(ctx context.Context, ch ssh.NewChannel) {
 
 // request handles one request and tells whether it was granted. run starts
 // the program.
-func (s *session) request(ctx context.Context, r *ssh.Request, run func()) bool {
-	s.mu.Lock()
-	begun := s.begun
-	s.mu.Unlock()
+func (s *session) request(r *ssh.Request, run func()) bool {
 	switch r.Type {
 	case "window-change", "signal":
-		return begun && s.control(ctx, r)
+		return s.begun && s.control(r)
 	case "env", "pty-req", "shell", "exec", "subsystem":
 	default: // no agent and no X11 is forwarded
 		return false
 	}
-	if begun || !s.prepare(r) {
+	if s.begun || !s.prepare(r) {
 		return false
 	}
 	if r.Type != "env" && r.Type != "pty-req" {
-		s.mu.Lock()
 		s.begun = true
-		s.mu.Unlock()
 		run()
 	}
 	return true
@@ -166,14 +162,8 @@ func (s *session) run(ctx context.Context, running *sync.WaitGroup) {
 		return
 	}
 	defer stream.Close()
-	s.mu.Lock()
-	s.stream = stream
-	resize := s.resize
-	s.mu.Unlock()
-	if resize != nil {
-		_ = stream.Control(ctx, *resize)
-	}
-	running.Go(func() { s.feed(ctx, stream) }) // ends with the channel
+	running.Go(func() { s.feed(ctx, stream) }) // these end with the channel
+	running.Go(func() { s.steer(ctx, stream) })
 	end, err := stream.Wait(ctx, s.channel, s.channel.Stderr())
 	if err != nil {
 		if ctx.Err() == nil {
@@ -229,16 +219,38 @@ func (s *session) feed(ctx context.Context, stream *client.Stream) {
 	}
 }
 
-// control passes a new size or a signal on to the program.
-func (s *session) control(ctx context.Context, r *ssh.Request) bool {
-	m, ok := parseControl(r)
-	s.mu.Lock()
-	stream := s.stream
-	if stream == nil && m.Type == "resize" {
-		s.resize = &m
+// steer passes new sizes and signals on.
+func (s *session) steer(ctx context.Context, stream *client.Stream) {
+	for {
+		select {
+		case m := <-s.controls:
+			if stream.Control(ctx, m) != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
-	s.mu.Unlock()
-	return ok && stream != nil && stream.Control(ctx, m) == nil
+}
+
+// control queues a new size or a signal. It must not wait, or the whole
+// connection would; so what is oldest is dropped.
+func (s *session) control(r *ssh.Request) bool {
+	m, ok := parseControl(r)
+	if !ok {
+		return false
+	}
+	for {
+		select {
+		case s.controls <- m:
+			return true
+		default:
+		}
+		select {
+		case <-s.controls:
+		default:
+		}
+	}
 }
 
 func parseControl(r *ssh.Request) (wire.ExecControl, bool) {
