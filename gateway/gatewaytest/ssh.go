@@ -35,9 +35,10 @@ func (d *door) Grant(ctx context.Context, p engine.Principal, ref engine.Sandbox
 		return engine.SSHAccess{}, "", err
 	}
 	_, _ = d.Revoke(ctx, ref, "")
+	made := now()
 	g := &grant{SSHAccess: engine.SSHAccess{
 		ID: uuid.NewString(), SandboxID: s.ID, OrganizationID: s.OrganizationID, KeyID: p.KeyID,
-		CreatedAt: now(), ExpiresAt: now().Add(validFor),
+		CreatedAt: made, ExpiresAt: made.Add(validFor),
 	}}
 	g.life, g.end = context.WithCancelCause(context.Background())
 	token := "ssh_" + uuid.NewString()
