@@ -90,6 +90,9 @@ func matrix() map[string]row {
 		"GET /sandbox/{sandboxId}/region-quota":                  {scope: object},
 		"GET /sandbox/{sandboxIdOrName}/stats":                   {scope: object},
 
+		"POST /sandbox/{sandboxIdOrName}/ssh-access":                                     {scope: object},
+		"DELETE /sandbox/{sandboxIdOrName}/ssh-access":                                   {scope: object},
+		"GET /sandbox/ssh-access/validate":                                               {scope: own},
 		"GET /sandbox/{sandboxId}/signing-key":                                           {scope: object},
 		"POST /sandbox/{sandboxId}/signing-key/rotate":                                   {scope: object},
 		"GET /sandbox/{sandboxIdOrName}/ports/{port}/preview-url":                        {scope: object},
@@ -205,7 +208,7 @@ func newWorld(t *testing.T) *world {
 	many := engine.RateLimit{Name: auth.LimitFailed, Limit: 1 << 30, Window: time.Minute}
 	s, err := gateway.Open(t.Context(), gateway.Config{
 		Listen: "127.0.0.1:0", Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Events: w.Events(),
-		Keys: w.Keys(), Inspector: w.Inspector(), Accounts: w.Accounts(), Previews: w.Previews(), MCP: agents.Handler(), Version: "test",
+		Keys: w.Keys(), Inspector: w.Inspector(), Accounts: w.Accounts(), Previews: w.Previews(), SSH: w.SSH(), SSHGateway: &api.SSHGateway{Port: 2222, HostKey: "ssh-ed25519 AAAA"}, MCP: agents.Handler(), Version: "test",
 		Shutdown: func() {}, Limits: []engine.RateLimit{many},
 	})
 	if err != nil {

@@ -38,16 +38,19 @@ type Config struct {
 	Inspector engine.Inspector
 	Accounts  engine.Accounts
 	Previews  engine.Previews
-	MCP       http.Handler         // serves /mcp and /mcp/x/{set}; nil: not offered
-	Ready     func() error         // nil: always ready
-	Metrics   *prometheus.Registry // nil: an own one
-	Log       *slog.Logger         // nil: nowhere
-	Shutdown  func()               // asked for by an administrator; nil: not offered
-	Limits    []engine.RateLimit   // beside the one for failed authentication
-	PublicURL string               // how clients reach us; empty: as they did
-	Hosts     []string             // further host names that browsers may use
-	Version   string
-	TLS       *tls.Config // nil: plain HTTP
+	SSH       engine.SSHDoor // access to sandboxes by SSH; nil: not offered
+	// SSHGateway is where the SSH gateway is; nil: nowhere.
+	SSHGateway *api.SSHGateway
+	MCP        http.Handler         // serves /mcp and /mcp/x/{set}; nil: not offered
+	Ready      func() error         // nil: always ready
+	Metrics    *prometheus.Registry // nil: an own one
+	Log        *slog.Logger         // nil: nowhere
+	Shutdown   func()               // asked for by an administrator; nil: not offered
+	Limits     []engine.RateLimit   // beside the one for failed authentication
+	PublicURL  string               // how clients reach us; empty: as they did
+	Hosts      []string             // further host names that browsers may use
+	Version    string
+	TLS        *tls.Config // nil: plain HTTP
 	// PreviewDomain is the name below which previews live; empty: that of
 	// PublicURL, or localhost with the port that is listened on.
 	PreviewDomain string
@@ -220,7 +223,8 @@ func (s *Server) apiConfig(g *auth.Guard) api.Config {
 	c := s.config
 	return api.Config{
 		Sandboxes: c.Sandboxes, Snapshots: c.Snapshots, Toolboxes: c.Toolboxes, Events: c.Events, Inspector: c.Inspector,
-		Accounts: c.Accounts, Previews: c.Previews, PreviewURLs: s.previews, Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
+		Accounts: c.Accounts, Previews: c.Previews, PreviewURLs: s.previews, SSH: c.SSH, SSHGateway: c.SSHGateway,
+		Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
 		DefaultSnapshot: c.DefaultSnapshot, Region: c.Region, Log: c.Log,
 		Created: s.metrics.created, Closing: s.closing,
 	}

@@ -1,5 +1,6 @@
 // Command atoll-toolbox is the daemon inside a sandbox, its PID 1. Called by
-// the name sudo it is that program's stand-in.
+// the name sudo it is that program's stand-in, and with the argument sftp-server
+// it serves files over its stdin and stdout.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine/toolbox"
 	"github.com/atoll-sh/atoll/engine/toolbox/process"
+	"github.com/atoll-sh/atoll/engine/toolbox/sftp"
 	"github.com/atoll-sh/atoll/engine/toolbox/sudo"
 )
 
@@ -29,6 +31,9 @@ func main() {
 	}
 	if len(os.Args) == 2 && os.Args[1] == process.RehearseArg {
 		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == sftp.Command {
+		os.Exit(sftp.Main())
 	}
 	os.Exit(run())
 }

@@ -175,7 +175,7 @@ func (m *machine) start() {
 		m.t.Fatal(err)
 	}
 	defer log.Close()
-	m.cmd = exec.Command(m.bin, append([]string{"serve", "--home", m.home, "--listen", m.addr}, m.args...)...)
+	m.cmd = exec.Command(m.bin, append([]string{"serve", "--home", m.home, "--listen", m.addr, "--ssh-listen", "127.0.0.1:0"}, m.args...)...)
 	m.cmd.Env = append(os.Environ(), "ATOLL_API_KEY="+machineKey, "ATOLL_FAULT_FILE="+m.fault)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	if err := m.cmd.Start(); err != nil {

@@ -58,6 +58,8 @@ func newServeCommand() *cobra.Command {
 	f.StringVar(&flags.ACMEHost, "acme-host", "", "names to get certificates for by ACME, separated by commas")
 	f.StringVar(&flags.ACMEEmail, "acme-email", "", "address for the ACME authority's notices")
 	f.StringVar(&flags.ACMEDirectory, "acme-directory", "", "URL of the ACME authority; empty is Let's Encrypt")
+	f.StringVar(&flags.SSHListen, "ssh-listen", "", "host:port of the SSH gateway, or off; empty is "+config.DefaultSSH+", if that is free")
+	f.StringVar(&flags.SSHHost, "ssh-host", "", "host or host:port that clients reach the SSH gateway by")
 	f.StringVar(&flags.DatabaseURL, "database-url", "", "postgres://…; empty keeps SQLite in the home")
 	f.StringVar(&flags.NATSURL, "nats-url", "", "join a cluster; empty runs in one process")
 	f.StringVar(&flags.Containerd, "containerd", "", "socket of a containerd to use; empty starts our own")
@@ -74,6 +76,8 @@ func newServeCommand() *cobra.Command {
 func overlay(cmd *cobra.Command, cfg *config.Config, flags config.Config) {
 	set := map[string]func(){
 		"listen":         func() { cfg.Listen = flags.Listen },
+		"ssh-listen":     func() { cfg.SSHListen = flags.SSHListen },
+		"ssh-host":       func() { cfg.SSHHost = flags.SSHHost },
 		"public-url":     func() { cfg.PublicURL = flags.PublicURL },
 		"preview-domain": func() { cfg.PreviewDomain = flags.PreviewDomain },
 		"preview-urls":   func() { cfg.PreviewURLs = flags.PreviewURLs },

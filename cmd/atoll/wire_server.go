@@ -212,7 +212,12 @@ func (s *server) openGateway(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, agents.Close())
 	}
+	ssh, err := s.openSSH(ctx)
+	if err != nil {
+		return errors.Join(err, agents.Close())
+	}
 	front, err := gateway.Open(ctx, gateway.Config{
+		SSH: s.core.SSH(), SSHGateway: ssh,
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
 		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), Accounts: s.core.Accounts(), Limits: limits, MCP: agents.Handler(),
 		Previews: s.core.Previews(), PreviewDomain: s.cfg.PreviewDomain, PreviewPaths: s.cfg.PreviewURLs == "path", TLS: tlsConfig,

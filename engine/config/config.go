@@ -40,6 +40,12 @@ type Config struct {
 	ACMEEmail string `koanf:"acme_email"`
 	// ACMEDirectory is the authority's URL; empty is Let's Encrypt.
 	ACMEDirectory string `koanf:"acme_directory"`
+	// SSHListen is host:port of the SSH gateway, or off; empty is DefaultSSH,
+	// or off where that is taken.
+	SSHListen string `koanf:"ssh_listen"`
+	// SSHHost is how clients reach the SSH gateway, as host or host:port;
+	// empty takes the host of PublicURL, else that of SSHListen.
+	SSHHost string `koanf:"ssh_host"`
 	// APIKey sets the administrator's key; empty makes one on first start.
 	APIKey string `koanf:"api_key"`
 	// DatabaseURL is postgres://…; empty keeps SQLite below Home.
@@ -68,6 +74,9 @@ type Config struct {
 
 	LogLevel string `koanf:"log_level"` // debug, info, warn, error
 }
+
+// DefaultSSH is where the SSH gateway listens when nothing was said.
+const DefaultSSH = "127.0.0.1:2222"
 
 // Default returns the configuration of a server that was told nothing.
 func Default() Config {
@@ -141,6 +150,12 @@ func (c Config) Validate() error {
 		}
 	}
 	c.validateFront(bad)
+	if _, _, err := net.SplitHostPort(c.SSHListen); err != nil && c.SSHListen != "" && c.SSHListen != "off" {
+		bad("ssh_listen", "%q is neither host:port nor off", c.SSHListen)
+	}
+	if _, _, err := c.SSHAddress(); err != nil {
+		bad("ssh_host", "%v", err)
+	}
 	if c.APIKey != "" && len(c.APIKey) < 16 {
 		bad("api_key", "needs at least 16 characters")
 	}

@@ -57,12 +57,12 @@ func TestValidateFront(t *testing.T) {
 }
 
 func TestValidateNamesEveryField(t *testing.T) {
-	c := Config{Home: "x", Listen: "y", PublicURL: "z", APIKey: "k", DatabaseURL: "mysql://", PoolSize: -2, DiskGiB: -1, Resolvers: "nope", LogLevel: "loud"}
+	c := Config{Home: "x", Listen: "y", PublicURL: "z", SSHListen: "2222", SSHHost: "a b", APIKey: "k", DatabaseURL: "mysql://", PoolSize: -2, DiskGiB: -1, Resolvers: "nope", LogLevel: "loud"}
 	err := c.Validate()
 	if err == nil {
 		t.Fatal("a wrong configuration was accepted")
 	}
-	for _, field := range []string{"home", "listen", "public_url", "api_key", "database_url", "pool_size", "disk_gib", "resolvers", "log_level"} {
+	for _, field := range []string{"home", "listen", "public_url", "ssh_listen", "ssh_host", "api_key", "database_url", "pool_size", "disk_gib", "resolvers", "log_level"} {
 		if !strings.Contains(err.Error(), field+":") {
 			t.Errorf("the error does not name %s:\n%v", field, err)
 		}

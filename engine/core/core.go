@@ -28,6 +28,7 @@ type Store interface {
 	MemberStore
 	AuditStore
 	PreviewStore
+	SSHStore
 }
 
 // SandboxStore keeps sandboxes.
@@ -171,6 +172,7 @@ type Core struct {
 	principals *principals
 	standings  *standings
 	audit      *audit
+	visits     *visits
 	suspects   chan struct{}
 
 	stop context.CancelFunc
@@ -185,7 +187,7 @@ func New(c Config) (*Core, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	core := &Core{
 		Config: c.withDefaults(), ops: newOps(), activity: newActivity(), routes: newRoutes(),
-		principals: newPrincipals(), standings: newStandings(), suspects: make(chan struct{}, 1), stop: stop,
+		principals: newPrincipals(), standings: newStandings(), visits: newVisits(), suspects: make(chan struct{}, 1), stop: stop,
 	}
 	core.pools = newPools(core)
 	core.audit = newAudit(core)

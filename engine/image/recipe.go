@@ -34,8 +34,9 @@ func defaultRecipe(d distribution) recipe {
 		Packages: []string{
 			"bash", "coreutils", "ca-certificates", "tzdata",
 			"python3", "python3-pip", "python3-venv", "python3-dev",
-			"nodejs", "npm",
-			"git", "openssh-client", "build-essential", "pkg-config",
+			"nodejs", "npm", "node-typescript",
+			"python3-pylsp",
+			"git", "openssh-client", "rsync", "build-essential", "pkg-config",
 			"curl", "wget", "jq", "unzip", "zip", "xz-utils", "bzip2", "zstd",
 			"sudo", "procps", "psmisc", "less", "nano", "file",
 			"iproute2", "iputils-ping", "netbase", "ripgrep",

@@ -46,6 +46,7 @@ var suite = []struct {
 	{"members", testMembers},
 	{"usage", testUsage},
 	{"audit", testAudit},
+	{"ssh access", testSSHAccess},
 	{"meta", testMeta},
 	{"purge", testPurge},
 	{"previews", testPreviews},

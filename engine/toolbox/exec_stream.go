@@ -16,6 +16,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine/toolbox/process"
 	"github.com/atoll-sh/atoll/engine/toolbox/pty"
+	"github.com/atoll-sh/atoll/engine/toolbox/sftp"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
 
@@ -46,6 +47,10 @@ func (t *Toolbox) streamExec(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	conn.SetReadLimit(1 << 20)
+	if err := subsystem(&q); err != nil {
+		x.fail(err)
+		return nil
+	}
 	c := process.Command{Script: q.Command, Argv: q.Argv, Cwd: q.Cwd, Env: q.Env, User: q.User, Login: q.Login}
 	if q.TTY {
 		x.terminal(t.runner, c, q.Cols, q.Rows, cancel)
@@ -77,6 +82,21 @@ func (x *execStream) start() (wire.ExecStart, error) {
 		q.Rows = 24
 	}
 	return q, nil
+}
+
+// subsystem puts the command in place that a subsystem stands for.
+func subsystem(q *wire.ExecStart) error {
+	switch {
+	case q.Subsystem == "":
+		return nil
+	case q.Subsystem != "sftp":
+		return wire.BadRequest("subsystem: %.40q is not offered; use sftp", q.Subsystem)
+	case q.Command != "" || len(q.Argv) > 0 || q.TTY:
+		return wire.BadRequest("subsystem: leave out command, argv and tty")
+	}
+	self, err := os.Readlink("/proc/self/exe")
+	q.Argv = []string{self, sftp.Command}
+	return err
 }
 
 func (x *execStream) send(channel byte, b []byte) error {

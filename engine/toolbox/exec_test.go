@@ -379,7 +379,6 @@ func TestOtherOperations(t *testing.T) {
 		"/work-dir":                    `{"dir":"` + b.dir + `"}`,
 		"/user-home-dir":               `{"dir":"` + b.dir + `"}`,
 		"/git/status?path=x":           `"code":"GIT_REPO_NOT_FOUND"`,
-		"/lsp/completions":             `"code":"NOT_IMPLEMENTED"`,
 		"/computeruse/status":          `"statusCode":501`,
 		"/process/interpreter/context": `{"contexts":[]}`,
 		"/nope":                        `"code":"NOT_FOUND"`,

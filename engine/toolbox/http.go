@@ -92,7 +92,6 @@ func (t *Toolbox) routes() []route {
 		{"POST /files/upload", work, t.upload},
 		{"POST /files/upload-v2", work, t.upload},
 
-		{"/lsp/", quiet, notYet("language servers")},
 		{"/computeruse/", quiet, notYet("computer use")},
 		{"/", quiet, unknown},
 	}
@@ -101,7 +100,7 @@ func (t *Toolbox) routes() []route {
 // Handler serves the whole API.
 func (t *Toolbox) Handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, r := range slices.Concat(t.routes(), t.gitRoutes(), t.interpreterRoutes()) {
+	for _, r := range slices.Concat(t.routes(), t.gitRoutes(), t.interpreterRoutes(), t.lspRoutes()) {
 		mux.Handle(r.pattern, t.wrap(r))
 	}
 	return mux

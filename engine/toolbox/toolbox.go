@@ -24,6 +24,7 @@ import (
 	"github.com/atoll-sh/atoll/engine/toolbox/files"
 	"github.com/atoll-sh/atoll/engine/toolbox/git"
 	"github.com/atoll-sh/atoll/engine/toolbox/interpreter"
+	"github.com/atoll-sh/atoll/engine/toolbox/lsp"
 	"github.com/atoll-sh/atoll/engine/toolbox/process"
 	"github.com/atoll-sh/atoll/engine/toolbox/pty"
 	"github.com/atoll-sh/atoll/engine/toolbox/session"
@@ -93,6 +94,7 @@ type Toolbox struct {
 	git      *git.Git
 	code     *code.Runner
 	contexts *interpreter.Manager
+	lsp      *lsp.Manager
 	sudo     *sudo.Server // nil: off
 	trimmer  *trimmer     // nil: off
 	cpu      *cpuMeter
@@ -119,6 +121,7 @@ func New(c Config) (*Toolbox, error) {
 	t.git = git.New(t.runner)
 	t.code = code.New(t.runner)
 	t.contexts = interpreter.NewManager(t.runner)
+	t.lsp = lsp.NewManager(t.runner, t.files)
 	t.proxy = newProxy()
 	state, err := stateDir(c.StateDir)
 	if err == nil {
@@ -249,6 +252,7 @@ func (t *Toolbox) Close(grace time.Duration) {
 	wg.Go(func() { t.sessions.Close(ctx) })
 	wg.Go(func() { t.ptys.Close(ctx) })
 	wg.Go(t.contexts.Close)
+	wg.Go(t.lsp.Close)
 	wg.Wait()
 	if t.server != nil {
 		_ = t.server.Close()

@@ -54,7 +54,7 @@ func start(t *testing.T) *server {
 	}
 	defer logFile.Close()
 	// The command outlives t.Context, so that down finds it alive.
-	s.cmd = exec.Command(s.bin, "serve", "--home", s.home, "--listen", s.addr, "--pool-size", "1") //nolint:noctx
+	s.cmd = exec.Command(s.bin, "serve", "--home", s.home, "--listen", s.addr, "--pool-size", "1", "--ssh-listen", "127.0.0.1:0") //nolint:noctx
 	s.cmd.Env = append(os.Environ(), "ATOLL_API_KEY="+apiKey)
 	s.cmd.Stdout, s.cmd.Stderr = logFile, logFile
 	if err := s.cmd.Start(); err != nil {

@@ -22,14 +22,16 @@ import (
 
 // Config is what the API needs.
 type Config struct {
-	Sandboxes engine.Sandboxes
-	Snapshots engine.Snapshots
-	Toolboxes engine.Toolboxes
-	Events    engine.Events
-	Inspector engine.Inspector
-	Accounts  engine.Accounts
-	Previews  engine.Previews
-	Guard     *auth.Guard
+	Sandboxes  engine.Sandboxes
+	Snapshots  engine.Snapshots
+	Toolboxes  engine.Toolboxes
+	Events     engine.Events
+	Inspector  engine.Inspector
+	Accounts   engine.Accounts
+	Previews   engine.Previews
+	SSH        engine.SSHDoor // nil: no access by SSH
+	SSHGateway *SSHGateway    // nil: none listens
+	Guard      *auth.Guard
 	// PreviewURLs knows where previews are served.
 	PreviewURLs PreviewURLs
 	// BaseURL returns the URL under which the caller reaches this server,
@@ -86,6 +88,7 @@ func (a *API) register() {
 	a.registerLists()
 	a.registerSettings()
 	a.registerSnapshots()
+	a.registerSSH()
 	a.registerVolumes()
 	a.registerPreviews()
 	a.registerExtensions()

@@ -23,6 +23,7 @@ type configuration struct {
 	MaxAutoArchiveInterval float64             `json:"maxAutoArchiveInterval"`
 	MaintenanceMode        bool                `json:"maintananceMode"`
 	Environment            string              `json:"environment"`
+	wire.SSHConfiguration
 }
 
 type oidc struct {
@@ -45,7 +46,8 @@ func (a *API) registerServer() {
 func (a *API) config(ctx context.Context, _ *struct{}) (configuration, error) {
 	base := baseURL(ctx)
 	return configuration{
-		Version: contractVersion, Announcements: map[string]struct{}{},
+		SSHConfiguration: a.sshConfiguration(base),
+		Version:          contractVersion, Announcements: map[string]struct{}{},
 		ProxyTemplateURL: a.PreviewURLs.Template(base), ProxyToolboxURL: base + "/toolbox", DashboardURL: base,
 		DefaultSnapshot: a.DefaultSnapshot, MaxAutoArchiveInterval: wire.MaxAutoArchive.Minutes(),
 		Environment: "atoll",

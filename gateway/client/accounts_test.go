@@ -69,7 +69,7 @@ func TestUsersAndOrganizationsTravel(t *testing.T) {
 	if me, err := c.Users().User(ctx, nobody, ""); err != nil || me.ID != engine.DefaultUser {
 		t.Errorf("got %+v, %v", me, err)
 	}
-	if all, err := c.Users().Users(ctx, nobody); err != nil || len(all) != 2 {
+	if all, err := c.Users().Users(ctx, nobody); err != nil || len(all) != 3 {
 		t.Errorf("got %+v, %v", all, err)
 	}
 	hers, err := client.New(s.URL(), made.Secret, client.Options{})

@@ -108,6 +108,7 @@ func (a *app) commands() []*cobra.Command {
 		newDeleteCommand(a),
 		newExecCommand(a),
 		newShellCommand(a),
+		newSSHCommand(a),
 		newCopyCommand(a),
 		newLogsCommand(a),
 		newPreviewCommand(a),

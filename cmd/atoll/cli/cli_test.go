@@ -1,13 +1,18 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/atoll-sh/atoll/gateway"
+	"github.com/atoll-sh/atoll/gateway/api"
 	"github.com/atoll-sh/atoll/gateway/gatewaytest"
+	"github.com/atoll-sh/atoll/gateway/sshd"
 )
 
 func TestMain(m *testing.M) {
@@ -27,7 +32,7 @@ func TestScripts(t *testing.T) {
 		},
 		Setup: func(env *testscript.Env) error {
 			e := gatewaytest.New(t)
-			s := gatewaytest.Serve(t, e)
+			s := gatewaytest.Serve(t, e, withSSH(t, e, env.WorkDir))
 			env.Setenv("ATOLL_URL", s.URL())
 			env.Setenv("ATOLL_API_KEY", gatewaytest.AdminKey)
 			env.Setenv("ATOLL_HOME", env.WorkDir+"/home")
@@ -35,4 +40,22 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// withSSH opens an SSH gateway beside the server.
+func withSSH(t *testing.T, e *gatewaytest.Engine, dir string) func(*gateway.Config) {
+	key, err := sshd.HostKey(filepath.Join(dir, "host_key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	door := e.SSH()
+	gate, err := sshd.Open(t.Context(), sshd.Config{Listen: "127.0.0.1:0", Door: door, Toolboxes: e, HostKey: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = gate.Close(context.Background()) })
+	return func(c *gateway.Config) {
+		c.SSH = door
+		c.SSHGateway = &api.SSHGateway{Host: "127.0.0.1", Port: gate.Addr().Port, HostKey: sshd.PublicKey(key), Fingerprint: sshd.Fingerprint(key)}
+	}
 }

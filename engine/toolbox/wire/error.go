@@ -33,6 +33,8 @@ const (
 	CodeFileReadFailed   Code = "FILE_READ_FAILED"
 	CodeNotImplemented   Code = "NOT_IMPLEMENTED"
 	CodeTooMany          Code = "TOO_MANY_REQUESTS"
+	CodeLSPNotStarted    Code = "LSP_SERVER_NOT_INITIALIZED"
+	CodeTimeout          Code = "REQUEST_TIMEOUT"
 	CodeDiskFull         Code = "INSUFFICIENT_STORAGE"
 	CodeBadGateway       Code = "BAD_GATEWAY"
 

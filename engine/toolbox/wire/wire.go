@@ -303,7 +303,7 @@ type Identity struct {
 const TunnelProtocol = "atoll-tunnel"
 
 // ExecStart is the first message, as text, on the WebSocket /internal/exec.
-// Exactly one of Command and Argv is set.
+// Exactly one of Command, Argv and Subsystem is set.
 type ExecStart struct {
 	Command string            `json:"command,omitempty"` // a shell command line
 	Argv    []string          `json:"argv,omitempty"`
@@ -312,8 +312,11 @@ type ExecStart struct {
 	User    string            `json:"user,omitempty"`
 	TTY     bool              `json:"tty,omitempty"`
 	Login   bool              `json:"login,omitempty"` // with neither Command nor Argv: an interactive login shell
-	Cols    int               `json:"cols,omitempty"`
-	Rows    int               `json:"rows,omitempty"`
+	// Subsystem is a program of the toolbox itself: sftp, which serves the
+	// user's files over its stdin and stdout.
+	Subsystem string `json:"subsystem,omitempty"`
+	Cols      int    `json:"cols,omitempty"`
+	Rows      int    `json:"rows,omitempty"`
 }
 
 // The channels of /internal/exec: the first byte of every binary message.
