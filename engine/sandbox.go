@@ -63,6 +63,7 @@ type Sandbox struct {
 	ImageDigest string
 	User        string
 	Env         map[string]string
+	Secrets     map[string]string // ids of secrets by the variable that holds their placeholder
 	Labels      map[string]string
 	Public      bool
 	Resources   Resources
@@ -98,6 +99,7 @@ type CreateSandbox struct {
 	Image          string // OCI reference to create from directly, instead of a snapshot
 	User           string
 	Env            map[string]string
+	Secrets        map[string]string // names or ids of secrets by environment variable
 	Labels         map[string]string
 	Public         bool
 	Target         string

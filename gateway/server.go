@@ -34,6 +34,7 @@ type Config struct {
 	Events    engine.Events
 	Keys      engine.Keys
 	Inspector engine.Inspector
+	Services  engine.Services
 	MCP       http.Handler         // serves /mcp and /mcp/x/{set}; nil: not offered
 	Ready     func() error         // nil: always ready
 	Metrics   *prometheus.Registry // nil: an own one
@@ -179,7 +180,7 @@ func (s *Server) handler() http.Handler {
 func (s *Server) apiConfig(g *auth.Guard) api.Config {
 	c := s.config
 	return api.Config{
-		Sandboxes: c.Sandboxes, Snapshots: c.Snapshots, Toolboxes: c.Toolboxes, Events: c.Events, Inspector: c.Inspector,
+		Sandboxes: c.Sandboxes, Snapshots: c.Snapshots, Toolboxes: c.Toolboxes, Events: c.Events, Inspector: c.Inspector, Services: c.Services,
 		Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
 		DefaultSnapshot: c.DefaultSnapshot, Region: c.Region, Log: c.Log,
 		Created: s.metrics.created, Closing: s.closing,

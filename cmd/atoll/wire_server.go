@@ -92,6 +92,7 @@ func (s *server) open(ctx context.Context) error {
 	tell.core, tell.check = s.core, rec.Poke
 	tell.Unlock()
 	s.prepareImages(ctx)
+	s.tendServices(ctx)
 	return s.openGateway(ctx)
 }
 
@@ -130,8 +131,12 @@ func (s *server) openCore(ctx context.Context) error {
 		return err
 	}
 	s.later(func(context.Context) error { stop(); return nil })
+	box, err := s.openBox()
+	if err != nil {
+		return err
+	}
 	s.core, err = core.New(core.Config{
-		Store: db, Cluster: bus, Dialer: s.host.runner, Target: s.cfg.Region, Log: s.log,
+		Store: db, Cluster: bus, Dialer: s.host.runner, Box: box, Target: s.cfg.Region, Log: s.log,
 		Doctor: func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
 	})
 	if err != nil {
@@ -196,7 +201,7 @@ func (s *server) openGateway(ctx context.Context) error {
 	}
 	front, err := gateway.Open(ctx, gateway.Config{
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
-		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), MCP: agents.Handler(),
+		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), Services: s.services(), MCP: agents.Handler(),
 		Metrics: s.metrics(), Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
 	})
 	if err != nil {

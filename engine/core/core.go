@@ -15,6 +15,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/scheduler"
+	"github.com/atoll-sh/atoll/engine/secret"
 	"github.com/atoll-sh/atoll/engine/store"
 )
 
@@ -23,6 +24,7 @@ type Store interface {
 	SandboxStore
 	SnapshotStore
 	KeyStore
+	SecretStore
 }
 
 // SandboxStore keeps sandboxes.
@@ -82,6 +84,7 @@ type Config struct {
 	Cluster         Cluster
 	Scheduler       *scheduler.Scheduler
 	Dialer          ToolboxDialer
+	Box             *secret.Box                                      // seals secrets; nil: none are kept
 	DefaultSnapshot string                                           // name; empty: atoll-small
 	Target          string                                           // region of sandboxes whose caller names none; empty: local
 	Lifecycle       *engine.Lifecycle                                // timers of sandboxes whose caller sets none

@@ -245,6 +245,6 @@ func (c *Core) destroy(ctx context.Context, sb *store.Sandbox) error {
 		return err
 	}
 	return c.back(ctx, sb, engine.StateDestroyed, func(row *store.Sandbox) {
-		row.Env, row.ForkDisk = nil, "" // what may be secret is not kept
+		row.Env, row.Secrets, row.ForkDisk = nil, nil, "" // what may be secret is not kept
 	})
 }

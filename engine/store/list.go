@@ -115,7 +115,7 @@ func (s *Store) ListSandboxes(ctx context.Context, q engine.SandboxQuery) (engin
 	if err != nil {
 		return engine.SandboxPage{}, translate(err, "count sandboxes")
 	}
-	if sel, err = afterCursor(sel, column, q); err != nil {
+	if sel, err = afterCursor(sel, column, q.Cursor, q.Ascending); err != nil {
 		return engine.SandboxPage{}, err
 	}
 	if err := sel.Limit(int64(limit) + 1).Scan(ctx); err != nil {
@@ -134,13 +134,13 @@ func pageLimit(n int) (int, error) {
 	return n, nil
 }
 
-func afterCursor(sel *bun.SelectQuery, column string, q engine.SandboxQuery) (*bun.SelectQuery, error) {
+func afterCursor(sel *bun.SelectQuery, column, after string, ascending bool) (*bun.SelectQuery, error) {
 	dir, cmp := "DESC", "<"
-	if q.Ascending {
+	if ascending {
 		dir, cmp = "ASC", ">"
 	}
-	if q.Cursor != "" {
-		c, v, err := decodeCursor(q.Cursor, column, q.Ascending)
+	if after != "" {
+		c, v, err := decodeCursor(after, column, ascending)
 		if err != nil {
 			return nil, err
 		}

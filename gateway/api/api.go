@@ -27,6 +27,7 @@ type Config struct {
 	Toolboxes engine.Toolboxes
 	Events    engine.Events
 	Inspector engine.Inspector
+	Services  engine.Services
 	Guard     *auth.Guard
 	// BaseURL returns the URL under which the caller reaches this server,
 	// without a trailing slash.
@@ -79,6 +80,7 @@ func (a *API) register() {
 	a.registerSettings()
 	a.registerSnapshots()
 	a.registerVolumes()
+	a.registerServices()
 	a.registerExtensions()
 }
 
@@ -117,7 +119,7 @@ func (a *API) route(method, path string, h http.Handler) {
 		panic("gateway/api: no row in the table for " + method + " " + path)
 	}
 	a.routed[o.Key()] = true
-	a.router.Method(method, path, a.access(o, h))
+	a.router.Method(method, path, a.access(o, a.offered(o, h)))
 }
 
 func (a *API) access(o Operation, next http.Handler) http.Handler {

@@ -61,7 +61,7 @@ func Operations() []Operation {
 		{"POST", "/sandbox/{sandboxIdOrName}/autoarchive/{interval}", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxIdOrName}/autodelete/{interval}", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxIdOrName}/network-settings", Built, "write:sandboxes"},
-		{"PUT", "/sandbox/{sandboxIdOrName}/secrets", Missing, "write:sandboxes"},
+		{"PUT", "/sandbox/{sandboxIdOrName}/secrets", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxIdOrName}/archive", Missing, "write:sandboxes"},
 		{"GET", "/sandbox/{sandboxIdOrName}/ports/{port}/preview-url", Missing, ""},
 		{"GET", "/sandbox/{sandboxIdOrName}/ports/{port}/signed-preview-url", Missing, ""},
@@ -115,12 +115,12 @@ func Operations() []Operation {
 		{"DELETE", "/warm-pools/{id}", Missing, "write:sandboxes"},
 
 		// secret
-		{"POST", "/secret", Missing, "manage:secrets"},
-		{"GET", "/secret", Missing, ""},
-		{"GET", "/secret/paginated", Missing, ""},
-		{"GET", "/secret/{secretId}", Missing, ""},
-		{"PATCH", "/secret/{secretId}", Missing, "manage:secrets"},
-		{"DELETE", "/secret/{secretId}", Missing, "manage:secrets"},
+		{"POST", "/secret", Built, "manage:secrets"},
+		{"GET", "/secret", Built, ""},
+		{"GET", "/secret/paginated", Built, ""},
+		{"GET", "/secret/{secretId}", Built, ""},
+		{"PATCH", "/secret/{secretId}", Built, "manage:secrets"},
+		{"DELETE", "/secret/{secretId}", Built, "manage:secrets"},
 
 		// organizations
 		{"GET", "/organizations/invitations", Missing, ""},

@@ -1,0 +1,149 @@
+package store_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/secret"
+	"github.com/atoll-sh/atoll/engine/store"
+)
+
+func secretOf(name string) store.Secret {
+	id := "id-" + name
+	return store.Secret{
+		Secret: engine.Secret{
+			ID: id, OrganizationID: "org", Name: name, Description: "d", Hosts: []string{"a.example.com"},
+			Placeholder: secret.Placeholder(id), CreatedAt: now, UpdatedAt: now,
+		},
+		Sealed: secret.Sealed{KeyID: "k1", Text: "sealed-" + name},
+	}
+}
+
+func secretRef(idOrName string) engine.SecretRef {
+	return engine.SecretRef{OrganizationID: "org", IDOrName: idOrName}
+}
+
+func testSecrets(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	want := secretOf("one")
+	if err := s.InsertSecret(ctx, want); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, s.InsertSecret(ctx, store.Secret{Secret: engine.Secret{ID: "x", OrganizationID: "org", Name: "one"}}), engine.KindConflict)
+	for _, ref := range []string{"one", want.ID} {
+		got, err := s.Secret(ctx, secretRef(ref))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+	}
+	_, err := s.Secret(ctx, engine.SecretRef{OrganizationID: "other", IDOrName: "one"})
+	wantKind(t, err, engine.KindNotFound)
+
+	want.Description, want.Hosts, want.Sealed.Text, want.UpdatedAt = "", nil, "fresh", now.Add(time.Second)
+	if err := s.UpdateSecret(ctx, want); err != nil {
+		t.Fatal(err)
+	}
+	foreign := want
+	foreign.OrganizationID = "other"
+	wantKind(t, s.UpdateSecret(ctx, foreign), engine.KindNotFound)
+	got, err := s.SecretsByID(ctx, "org", []string{want.ID, "gone"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]store.Secret{want}, got); d != "" {
+		t.Error(d)
+	}
+	sb := sandbox("user")
+	sb.Secrets = map[string]string{"KEY": want.ID}
+	insert(t, s, sb)
+	insert(t, s, sandbox("other"))
+	users, err := s.SandboxesWithSecret(ctx, "org", want.ID)
+	if err != nil || len(users) != 1 || users[0].ID != sb.ID {
+		t.Errorf("got %d users, %v, want the one", len(users), err)
+	}
+	wantKind(t, s.DeleteSecret(ctx, "other", want.ID), engine.KindNotFound)
+	if err := s.DeleteSecret(ctx, "org", want.ID); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, s.DeleteSecret(ctx, "org", want.ID), engine.KindNotFound)
+}
+
+func testSecretPages(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	for i := range 7 {
+		sec := secretOf(fmt.Sprintf("Sec_%d", i))
+		sec.CreatedAt, sec.UpdatedAt = now.Add(time.Duration(i)*time.Second), now.Add(-time.Duration(i/3)*time.Second)
+		if err := s.InsertSecret(ctx, sec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, sort := range []string{"", "name", "createdAt", "updatedAt"} {
+		for _, asc := range []bool{true, false} {
+			q := engine.SecretQuery{OrganizationID: "org", Sort: sort, Ascending: asc}
+			all, err := s.ListSecrets(ctx, q)
+			if err != nil || all.Total != 7 || len(all.Items) != 7 || all.Next != "" {
+				t.Fatalf("%s: got %d of %d, next %q, %v", sort, len(all.Items), all.Total, all.Next, err)
+			}
+			var walked []engine.Secret
+			for q.Limit = 3; ; {
+				p, err := s.ListSecrets(ctx, q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				walked = append(walked, p.Items...)
+				if q.Cursor = p.Next; q.Cursor == "" {
+					break
+				}
+			}
+			if d := cmp.Diff(all.Items, walked); d != "" {
+				t.Errorf("%s %v: %s", sort, asc, d)
+			}
+		}
+	}
+	p, err := s.ListSecrets(ctx, engine.SecretQuery{OrganizationID: "org", Name: "sec_3"})
+	if err != nil || p.Total != 1 || p.Items[0].Name != "Sec_3" {
+		t.Errorf("by name: got %+v, %v", p, err)
+	}
+	for _, q := range []engine.SecretQuery{{Sort: "value"}, {Limit: -1}, {Limit: 201}, {Cursor: "x"}, {Cursor: "e30"}} {
+		_, err := s.ListSecrets(ctx, q)
+		wantKind(t, err, engine.KindInvalid)
+	}
+}
+
+func testSeals(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	a, b := secretOf("a"), secretOf("b")
+	b.Sealed.KeyID = "k2"
+	for _, sec := range []store.Secret{a, b} {
+		if err := s.InsertSecret(ctx, sec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, err := s.SealedBefore(ctx, "k2")
+	want := []store.Resealable{{Table: "secrets", ID: a.ID, OrganizationID: "org", Sealed: a.Sealed}}
+	if d := cmp.Diff(want, old); err != nil || d != "" {
+		t.Fatal(err, d)
+	}
+	fresh := secret.Sealed{KeyID: "k2", Text: "again"}
+	if err := s.Reseal(ctx, old[0], fresh); err != nil {
+		t.Fatal(err)
+	}
+	// One that changed since it was read is left alone.
+	if err := s.Reseal(ctx, old[0], secret.Sealed{KeyID: "k3", Text: "late"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Secret(ctx, secretRef("a"))
+	if err != nil || got.Sealed != fresh {
+		t.Errorf("got %+v, %v, want %+v", got.Sealed, err, fresh)
+	}
+	if left, err := s.SealedBefore(ctx, "k2"); err != nil || len(left) > 0 {
+		t.Errorf("left %+v, %v", left, err)
+	}
+}

@@ -1,0 +1,72 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/gateway/auth"
+	"github.com/atoll-sh/atoll/gateway/wire"
+)
+
+func (a *API) registerServices() {
+	a.registerSecrets()
+}
+
+// handleStatus registers an operation that answers with a body and another
+// status than 200.
+func handleStatus[I, B any](a *API, method, path, summary string, status int, fn func(context.Context, *I) (B, error)) {
+	huma.Register(a.huma, a.operation(method, path, summary, status),
+		func(ctx context.Context, in *I) (*output[B], error) {
+			body, err := fn(ctx, in)
+			if err != nil {
+				return nil, wire.NewProblem(a.logged(ctx, err))
+			}
+			return &output[B]{Body: body}, nil
+		})
+}
+
+// offered answers for a service that this server does not have.
+func (a *API) offered(o Operation, next http.Handler) http.Handler {
+	if a.serves(o.Path) {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		wire.WriteError(w, r, wire.NotBuilt(o.Method+" "+o.Path).WithHint("this server does not offer it"))
+	})
+}
+
+func (a *API) serves(path string) bool {
+	s := a.Services
+	switch {
+	case strings.HasPrefix(path, "/secret"), strings.HasSuffix(path, "/secrets"):
+		return s.Secrets != nil
+	case strings.HasPrefix(path, "/docker-registry"):
+		return s.Registries != nil
+	case strings.HasSuffix(path, "activate"), strings.HasPrefix(path, "/admin/snapshots"):
+		return s.Catalog != nil
+	case strings.HasPrefix(path, "/warm-pools"):
+		return s.WarmPools != nil
+	case strings.Contains(path, "/telemetry/"):
+		return s.History != nil
+	case strings.Contains(path, "/webhooks/"):
+		return s.Webhooks != nil && s.Messages != nil
+	}
+	return true
+}
+
+// ownOrganization lets keys name their own organization, by id or as
+// "current"; administrators may name any.
+func ownOrganization(ctx context.Context, id string) (string, error) {
+	p, _ := auth.From(ctx)
+	switch {
+	case id == "current" || id == p.OrganizationID:
+		return p.OrganizationID, nil
+	case p.Admin:
+		return id, nil
+	}
+	return "", engine.Errorf(engine.KindNotFound, "Organization with ID %s not found", id)
+}
