@@ -25,3 +25,9 @@ type History interface {
 	// sandbox has few.
 	Samples(ctx context.Context, ref SandboxRef, from, to time.Time) ([]Sample, error)
 }
+
+// SampleQuery selects samples of one sandbox.
+type SampleQuery struct {
+	Sandbox  string    `json:"sandbox"`
+	From, To time.Time // both included
+}

@@ -85,6 +85,16 @@ type Runner interface {
 	// EnsureImage makes an image usable: "atoll:default" is built from the
 	// distribution's packages, anything else is pulled from its registry.
 	EnsureImage(ctx context.Context, req EnsureImage) (Image, error)
+	// DropImage forgets an image, by its digest when there is one. It stays
+	// while an instance on the runner stands on it; nil when already gone.
+	DropImage(ctx context.Context, img Image) error
+	// SetPools says which warm members to keep beside the configured ones. A
+	// runner that restarts has forgotten it.
+	SetPools(ctx context.Context, targets []PoolTarget) error
+	// Pools tells how far the runner is with each kind, configured ones included.
+	Pools(ctx context.Context) ([]PoolStatus, error)
+	// Samples returns what a sandbox used between two times, oldest first.
+	Samples(ctx context.Context, q SampleQuery) ([]Sample, error)
 }
 
 // EnsureImage names an image to have ready.

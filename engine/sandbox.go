@@ -182,6 +182,7 @@ type Stats struct {
 	Time        time.Time
 	CPUNanos    uint64 // since start
 	MemoryBytes uint64
+	CacheBytes  uint64 // pages of files, most of which the kernel gives back on need
 	PIDs        uint64
 	DiskBytes   uint64 // used on the writable disk
 	OOMKills    uint64

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -63,7 +64,10 @@ func serveReal(t *testing.T) *real {
 	}
 	s := gatewaytest.Serve(t, gatewaytest.New(t), func(c *gateway.Config) {
 		c.Sandboxes, c.Snapshots, c.Events, c.Inspector = r.core.Sandboxes(), r.core.Snapshots(), r.core.Events(), r.core.Inspector()
-		c.Services = engine.Services{Secrets: r.core.Secrets()}
+		c.Services = engine.Services{
+			Secrets: r.core.Secrets(), Registries: r.core.Registries(), Catalog: r.core.Catalog(),
+			WarmPools: r.core.WarmPools(), History: r.core.History(),
+		}
 	})
 	r.url = s.URL()
 	return r
@@ -189,10 +193,143 @@ func TestSecretOperationsRefuse(t *testing.T) {
 
 func TestServicesThatAreNotOffered(t *testing.T) {
 	s := gatewaytest.Serve(t, gatewaytest.New(t))
-	for _, path := range []string{"/secret", "/secret/paginated"} {
+	for _, path := range []string{
+		"/secret", "/secret/paginated", "/docker-registry", "/warm-pools", "/admin/snapshots/can-cleanup-image?imageName=a",
+		"/sandbox/a/telemetry/metrics",
+	} {
 		res, body := request(t, "GET", s.URL()+"/api"+path, gatewaytest.AdminKey, "")
 		if res.StatusCode != http.StatusNotImplemented || !strings.Contains(string(body), wire.CodeNotBuilt) {
 			t.Errorf("%s: got %d %s", path, res.StatusCode, body)
 		}
 	}
+}
+
+func TestRegistryOperations(t *testing.T) {
+	r := serveReal(t)
+	body := `{"name":"hub","url":"https://registry.example.com","username":"u","password":"hunter2"}`
+	d := r.object("POST", "/docker-registry", body, http.StatusCreated)
+	r.has(d, "id", "name", "url", "username", "project", "registryType", "createdAt", "updatedAt")
+	id := d["id"].(string)
+	if d["password"] != nil || d["registryType"] != "organization" || d["project"] != "" {
+		t.Errorf("got %v", d)
+	}
+	r.call("POST", "/docker-registry", body, http.StatusConflict)
+	r.call("POST", "/docker-registry", `{"name":"a"}`, http.StatusBadRequest)
+	r.call("POST", "/docker-registry", `{"name":"a","url":"http://a.example.com","username":"u","password":"p"}`, http.StatusBadRequest)
+	r.callAs(gatewaytest.ReaderKey, "POST", "/docker-registry", body, http.StatusForbidden)
+	if list := r.call("GET", "/docker-registry", "", http.StatusOK).([]any); len(list) != 1 {
+		t.Errorf("got %v", list)
+	}
+	r.object("GET", "/docker-registry/"+id, "", http.StatusOK)
+	d = r.object("PATCH", "/docker-registry/"+id, `{"name":"hub2","url":"registry.example.com","username":"v","project":"team"}`, http.StatusOK)
+	if d["name"] != "hub2" || d["project"] != "team" {
+		t.Errorf("got %v", d)
+	}
+	r.call("PATCH", "/docker-registry/"+id, `{"name":"hub2","url":"evil.example.org","username":"v"}`, http.StatusBadRequest)
+	r.call("PATCH", "/docker-registry/nobody", `{"name":"a","url":"a.example.com","username":"v"}`, http.StatusNotFound)
+	r.call("GET", "/docker-registry/registry-push-access", "", http.StatusNotImplemented)
+	r.call("DELETE", "/docker-registry/"+id, "", http.StatusNoContent)
+	r.call("GET", "/docker-registry/"+id, "", http.StatusNotFound)
+}
+
+func TestWarmPoolOperations(t *testing.T) {
+	r := serveReal(t)
+	d := r.object("POST", "/warm-pools", `{"snapshot":"atoll-small","pool":2}`, http.StatusCreated)
+	r.has(d, "id", "organizationId", "snapshot", "target", "pool", "currentSize", "cpu", "mem", "disk", "osUser", "env", "errorReason", "createdAt", "updatedAt")
+	id := d["id"].(string)
+	if d["snapshot"] != "atoll-small" || d["pool"] != 2.0 || d["currentSize"] != 2.0 || d["mem"] != 1.0 || d["errorReason"] != nil {
+		t.Errorf("got %v", d)
+	}
+	r.call("POST", "/warm-pools", `{"snapshot":"atoll-small","pool":2}`, http.StatusConflict)
+	for _, bad := range []string{`{"snapshot":"atoll-small","pool":0}`, `{"pool":1}`, `{"snapshot":"atoll-small"}`, `{"snapshot":"atoll-small","pool":1.5}`, `{"snapshot":"atoll-small","pool":5000}`} {
+		r.call("POST", "/warm-pools", bad, http.StatusBadRequest)
+	}
+	r.call("POST", "/warm-pools", `{"snapshot":"nobody","pool":1}`, http.StatusNotFound)
+	r.callAs(gatewaytest.ReaderKey, "POST", "/warm-pools", `{"snapshot":"atoll-small","pool":2}`, http.StatusForbidden)
+	if d = r.object("PATCH", "/warm-pools/"+id, `{"pool":0}`, http.StatusOK); d["pool"] != 0.0 {
+		t.Errorf("got %v", d)
+	}
+	r.call("PATCH", "/warm-pools/"+id, `{"pool":-1}`, http.StatusBadRequest)
+	r.call("PATCH", "/warm-pools/nobody", `{"pool":1}`, http.StatusNotFound)
+	if list := r.call("GET", "/warm-pools", "", http.StatusOK).([]any); len(list) != 1 {
+		t.Errorf("got %v", list)
+	}
+	r.call("DELETE", "/warm-pools/"+id, "", http.StatusNoContent)
+	r.call("DELETE", "/warm-pools/"+id, "", http.StatusNotFound)
+	if list := r.call("GET", "/warm-pools", "", http.StatusOK).([]any); len(list) != 0 {
+		t.Errorf("got %v", list)
+	}
+}
+
+func TestMetricsOperation(t *testing.T) {
+	r := serveReal(t)
+	id := r.object("POST", "/sandbox", `{}`, http.StatusOK)["id"].(string)
+	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	r.runner.AddSamples(id, engine.Sample{
+		Time: at, CPU: 0.5, CPULimit: 2, MemoryBytes: 10, MemoryLimit: 20, CacheBytes: 3, DiskBytes: 4, DiskTotal: 5,
+	})
+	path := "/sandbox/" + id + "/telemetry/metrics?from=2026-03-04T05:06:00.000Z&to=2026-03-04T05:07:00Z"
+	want := map[string]float64{
+		"daytona.sandbox.cpu.utilization": 25, "daytona.sandbox.cpu.limit": 2, "daytona.sandbox.memory.usage": 10,
+		"daytona.sandbox.memory.limit": 20, "daytona.sandbox.memory.cache": 3, "daytona.sandbox.filesystem.usage": 4, "daytona.sandbox.filesystem.total": 5,
+	}
+	got := map[string]float64{}
+	for _, s := range r.object("GET", path, "", http.StatusOK)["series"].([]any) {
+		m := s.(map[string]any)
+		point := m["dataPoints"].([]any)[0].(map[string]any)
+		got[m["metricName"].(string)] = point["value"].(float64)
+		if point["timestamp"] != wire.Time(at) {
+			t.Errorf("got %v", point)
+		}
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	one := r.object("GET", path+"&metricNames=daytona.sandbox.memory.cache&metricNames=nobody", "", http.StatusOK)["series"].([]any)
+	if len(one) != 1 {
+		t.Errorf("got %v", one)
+	}
+	empty := r.object("GET", "/sandbox/"+id+"/telemetry/metrics?from=2025-03-04T05:06:00Z&to=2025-03-04T05:07:00Z", "", http.StatusOK)["series"].([]any)
+	if d := cmp.Diff([]any{}, empty[0].(map[string]any)["dataPoints"]); d != "" {
+		t.Error(d)
+	}
+	for _, query := range []string{"", "?from=2026-03-04T05:06:00Z", "?from=x&to=y", "?from=2026-03-04T05:06:00Z&to=2026-03-04T05:05:00Z"} {
+		r.call("GET", "/sandbox/"+id+"/telemetry/metrics"+query, "", http.StatusBadRequest)
+	}
+	r.call("GET", "/sandbox/nobody/telemetry/metrics?from=2026-03-04T05:06:00Z&to=2026-03-04T05:07:00Z", "", http.StatusNotFound)
+	r.call("GET", "/sandbox/"+id+"/telemetry/logs?from=2026-03-04T05:06:00Z&to=2026-03-04T05:07:00Z", "", http.StatusNotImplemented)
+}
+
+func TestCatalogOperations(t *testing.T) {
+	r := serveReal(t)
+	id := r.object("POST", "/snapshots", `{"name":"deb","imageName":"debian:12.1"}`, http.StatusOK)["id"].(string)
+	if r.call("GET", "/admin/snapshots/can-cleanup-image?imageName=debian:12.1", "", http.StatusOK) != false {
+		t.Error("an image in use can go")
+	}
+	r.call("POST", "/snapshots/deb/deactivate", "", http.StatusNoContent)
+	if d := r.object("GET", "/snapshots/deb", "", http.StatusOK); d["state"] != "inactive" {
+		t.Errorf("got %v", d)
+	}
+	if m := r.object("POST", "/sandbox", `{"snapshot":"deb"}`, http.StatusBadRequest); !strings.Contains(m["message"].(string), "inactive") {
+		t.Errorf("got %v", m)
+	}
+	if r.call("GET", "/admin/snapshots/can-cleanup-image?imageName=debian:12.1", "", http.StatusOK) != true {
+		t.Error("an image that nothing uses cannot go")
+	}
+	d := r.object("POST", "/snapshots/"+id+"/activate", "", http.StatusOK)
+	r.has(d, "id", "general", "name", "state", "size", "entrypoint", "cpu", "gpu", "mem", "disk", "errorReason", "createdAt", "updatedAt", "lastUsedAt", "sourceSandboxId")
+	if d["state"] != "active" {
+		t.Errorf("got %v", d)
+	}
+	if d = r.object("PATCH", "/admin/snapshots/"+id+"/general", `{"general":true}`, http.StatusOK); d["general"] != true {
+		t.Errorf("got %v", d)
+	}
+	r.call("DELETE", "/snapshots/"+id, "", http.StatusForbidden)
+	r.call("POST", "/snapshots/"+id+"/deactivate", "", http.StatusForbidden)
+	r.call("PATCH", "/admin/snapshots/"+id+"/general", `{"general":false}`, http.StatusOK)
+	r.call("PATCH", "/admin/snapshots/"+id+"/general", `{}`, http.StatusBadRequest)
+	r.call("POST", "/snapshots/nobody/activate", "", http.StatusNotFound)
+	r.callAs(gatewaytest.ReaderKey, "POST", "/snapshots/deb/deactivate", "", http.StatusForbidden)
+	r.callAs(gatewaytest.ReaderKey, "PATCH", "/admin/snapshots/"+id+"/general", `{"general":true}`, http.StatusForbidden)
+	r.call("GET", "/admin/snapshots/can-cleanup-image", "", http.StatusBadRequest)
 }

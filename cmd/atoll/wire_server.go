@@ -218,12 +218,7 @@ func (s *server) openGateway(ctx context.Context) error {
 func (s *server) metrics() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for target := range s.host.runner.Ready() {
-		labels := prometheus.Labels{"image": target.Image, "disk_mib": fmt.Sprint(target.DiskMiB), "wanted": fmt.Sprint(target.Size)}
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "atoll_pool_ready", Help: "Warm sandboxes that wait to be claimed.", ConstLabels: labels,
-		}, func() float64 { return float64(s.host.runner.Ready()[target]) }))
-	}
+	reg.MustRegister(poolCollector{s.host.runner})
 	return reg
 }
 

@@ -3,8 +3,12 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/runner"
 	"github.com/atoll-sh/atoll/engine/secret"
 )
 
@@ -20,11 +24,16 @@ func (s *server) openBox() (*secret.Box, error) {
 
 // services is what the server offers beside sandboxes.
 func (s *server) services() engine.Services {
-	return engine.Services{Secrets: s.core.Secrets()}
+	return engine.Services{
+		Secrets: s.core.Secrets(), Registries: s.core.Registries(), Catalog: s.core.Catalog(),
+		WarmPools: s.core.WarmPools(), History: s.core.History(),
+	}
 }
 
-// tendServices does once what a start of the server is the moment for.
+// tendServices keeps going what the services need, and does once what a start
+// of the server is the moment for.
 func (s *server) tendServices(ctx context.Context) {
+	s.run(ctx, s.core.TendPools)
 	s.run(ctx, func(ctx context.Context) {
 		n, err := s.core.Resealed(ctx)
 		if err != nil && ctx.Err() == nil {
@@ -34,4 +43,31 @@ func (s *server) tendServices(ctx context.Context) {
 			s.log.Info("secrets sealed with the new key", "count", n)
 		}
 	})
+}
+
+// poolCollector tells how many warm members this host's runner has and wants.
+type poolCollector struct{ runner *runner.Runner }
+
+var (
+	poolReady  = prometheus.NewDesc("atoll_pool_ready", "Warm sandboxes that wait to be claimed.", []string{"image", "disk", "disk_mib"}, nil)
+	poolWanted = prometheus.NewDesc("atoll_pool_wanted", "Warm sandboxes that shall wait to be claimed.", []string{"image", "disk", "disk_mib"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (poolCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- poolReady
+	ch <- poolWanted
+}
+
+// Collect implements prometheus.Collector.
+func (c poolCollector) Collect(ch chan<- prometheus.Metric) {
+	pools, err := c.runner.Pools(context.Background())
+	if err != nil {
+		return
+	}
+	for _, p := range pools {
+		labels := []string{p.Image, p.Disk, strconv.FormatInt(p.DiskMiB, 10)}
+		ch <- prometheus.MustNewConstMetric(poolReady, prometheus.GaugeValue, float64(p.Ready), labels...)
+		ch <- prometheus.MustNewConstMetric(poolWanted, prometheus.GaugeValue, float64(p.Size), labels...)
+	}
 }

@@ -100,6 +100,24 @@ func (e echo) EnsureImage(ctx context.Context, r engine.EnsureImage) (engine.Ima
 	return as[engine.Image](e.answer(ctx, "EnsureImage", r))
 }
 
+func (e echo) DropImage(ctx context.Context, img engine.Image) error {
+	_, err := e.answer(ctx, "DropImage", img)
+	return err
+}
+
+func (e echo) SetPools(ctx context.Context, targets []engine.PoolTarget) error {
+	_, err := e.answer(ctx, "SetPools", targets)
+	return err
+}
+
+func (e echo) Pools(ctx context.Context) ([]engine.PoolStatus, error) {
+	return as[[]engine.PoolStatus](e.answer(ctx, "Pools"))
+}
+
+func (e echo) Samples(ctx context.Context, q engine.SampleQuery) ([]engine.Sample, error) {
+	return as[[]engine.Sample](e.answer(ctx, "Samples", q))
+}
+
 // Info also serves heartbeats, so it answers by itself in most tests.
 func (e echo) Info(ctx context.Context) (engine.RunnerInfo, error) {
 	if e.answer == nil {

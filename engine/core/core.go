@@ -25,6 +25,9 @@ type Store interface {
 	SnapshotStore
 	KeyStore
 	SecretStore
+	RegistryStore
+	CatalogStore
+	WarmPoolStore
 }
 
 // SandboxStore keeps sandboxes.
@@ -122,6 +125,8 @@ type Core struct {
 	progress progress
 	keyCache *keyCache
 	suspects chan struct{}
+	warm     *warm
+	images   sync.RWMutex // read: one is made ready; write: one is dropped
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup // everything that outlives a call
@@ -135,7 +140,7 @@ func New(c Config) (*Core, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	core := &Core{
 		Config: c.withDefaults(), ops: newOps(), activity: newActivity(), routes: newRoutes(),
-		keyCache: newKeyCache(), suspects: make(chan struct{}, 1), stop: stop,
+		keyCache: newKeyCache(), suspects: make(chan struct{}, 1), warm: newWarm(), stop: stop,
 	}
 	core.pools = newPools(core)
 	core.wg.Go(func() { core.flushActivity(ctx) })

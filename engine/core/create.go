@@ -275,7 +275,13 @@ func (s sandboxes) pullFor(ctx context.Context, b *birth, r engine.Runner) error
 	if err := s.move(ctx, &b.row, engine.StatePullingSnapshot, nil); err != nil {
 		return err
 	}
-	img, err := r.EnsureImage(ctx, engine.EnsureImage{Ref: b.pull})
+	s.images.RLock()
+	defer s.images.RUnlock()
+	req, err := s.withAccount(ctx, b.row.OrganizationID, engine.EnsureImage{Ref: b.pull})
+	if err != nil {
+		return err
+	}
+	img, err := r.EnsureImage(ctx, req)
 	if err != nil {
 		return err
 	}

@@ -147,3 +147,118 @@ func testSeals(t *testing.T, s *store.Store) {
 		t.Errorf("left %+v, %v", left, err)
 	}
 }
+
+func testRegistries(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	want := store.Registry{
+		Registry: engine.Registry{
+			ID: "r", OrganizationID: "org", Name: "one", URL: "u", Username: "n", Project: "p", CreatedAt: now, UpdatedAt: now,
+		},
+		Sealed: secret.Sealed{KeyID: "k1", Text: "sealed"},
+	}
+	if err := s.InsertRegistry(ctx, want); err != nil {
+		t.Fatal(err)
+	}
+	twin := want
+	twin.ID = "r2"
+	wantKind(t, s.InsertRegistry(ctx, twin), engine.KindConflict)
+	want.Name, want.Sealed.Text = "two", "fresh"
+	if err := s.UpdateRegistry(ctx, want); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Registry(ctx, "org", "r")
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	list, err := s.ListRegistries(ctx, "org")
+	if d := cmp.Diff([]store.Registry{want}, list); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	if list, err := s.ListRegistries(ctx, "other"); err != nil || len(list) > 0 {
+		t.Errorf("got %v, %v", list, err)
+	}
+	_, err = s.Registry(ctx, "other", "r")
+	wantKind(t, err, engine.KindNotFound)
+	foreign := want
+	foreign.OrganizationID = "other"
+	wantKind(t, s.UpdateRegistry(ctx, foreign), engine.KindNotFound)
+	wantKind(t, s.DeleteRegistry(ctx, "other", "r"), engine.KindNotFound)
+	if err := s.DeleteRegistry(ctx, "org", "r"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func testWarmPools(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	want := engine.WarmPool{
+		ID: "p", OrganizationID: "org", SnapshotID: "s", Snapshot: "name", Target: "local", Size: 3, CreatedAt: now, UpdatedAt: now,
+	}
+	if err := s.InsertWarmPool(ctx, want); err != nil {
+		t.Fatal(err)
+	}
+	twin := want
+	twin.ID = "p2"
+	wantKind(t, s.InsertWarmPool(ctx, twin), engine.KindConflict)
+	twin.OrganizationID = "other"
+	if err := s.InsertWarmPool(ctx, twin); err != nil {
+		t.Fatal(err)
+	}
+	want.Size, want.UpdatedAt = 0, now.Add(time.Second)
+	if err := s.ResizeWarmPool(ctx, "org", "p", 0, want.UpdatedAt); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, s.ResizeWarmPool(ctx, "other", "p", 1, now), engine.KindNotFound)
+	got, err := s.WarmPools(ctx, "org")
+	if d := cmp.Diff([]engine.WarmPool{want}, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	if all, err := s.WarmPools(ctx, ""); err != nil || len(all) != 2 {
+		t.Errorf("got %v, %v", all, err)
+	}
+	wantKind(t, s.DeleteWarmPool(ctx, "other", "p"), engine.KindNotFound)
+	if err := s.DeleteWarmPool(ctx, "org", "p"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func testImageUses(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	add := func(id string, change func(*engine.Snapshot)) {
+		sn := engine.Snapshot{ID: id, OrganizationID: "org", Name: id, State: engine.SnapshotActive, Image: "debian:12", ImageDigest: "sha256:ab"}
+		change(&sn)
+		if err := s.InsertSnapshot(ctx, sn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	uses := func(image, digest, except string, want int) {
+		t.Helper()
+		if got, err := s.ImageUses(ctx, image, digest, except); err != nil || got != want {
+			t.Errorf("%s %s: got %d, %v, want %d", image, digest, got, err, want)
+		}
+	}
+	add("active", func(*engine.Snapshot) {})
+	add("off", func(sn *engine.Snapshot) { sn.State = engine.SnapshotInactive })
+	add("failed", func(sn *engine.Snapshot) { sn.State = engine.SnapshotError })
+	uses("debian:12", "", "", 1)
+	add("saved", func(sn *engine.Snapshot) { sn.State, sn.Disk = engine.SnapshotInactive, "d" })
+	add("alias", func(sn *engine.Snapshot) { sn.Image = "debian:bookworm" })
+	add("bare", func(sn *engine.Snapshot) { sn.Image, sn.ImageDigest = "alpine:3", "" })
+	uses("debian:12", "", "", 2)
+	uses("debian:12", "sha256:ab", "", 3)
+	uses("debian:12", "sha256:ab", "active", 2)
+	uses("nothing", "", "", 0)
+	sb := sandbox("user")
+	sb.Image, sb.ImageDigest = "debian:11", "sha256:ab"
+	insert(t, s, sb)
+	uses("debian:12", "sha256:ab", "", 4)
+	sb.State = engine.StateDestroyed
+	if err := s.UpdateSandbox(ctx, sb); err != nil {
+		t.Fatal(err)
+	}
+	uses("debian:12", "sha256:ab", "", 3)
+	if sn, err := s.SnapshotByID(ctx, "off"); err != nil || sn.Name != "off" {
+		t.Errorf("got %+v, %v", sn, err)
+	}
+	_, err := s.SnapshotByID(ctx, "nobody")
+	wantKind(t, err, engine.KindNotFound)
+}

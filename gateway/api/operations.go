@@ -78,7 +78,7 @@ func Operations() []Operation {
 		{"GET", "/sandbox/{sandboxId}/telemetry/logs", Missing, ""},
 		{"GET", "/sandbox/{sandboxId}/telemetry/traces", Missing, ""},
 		{"GET", "/sandbox/{sandboxId}/telemetry/traces/{traceId}", Missing, ""},
-		{"GET", "/sandbox/{sandboxId}/telemetry/metrics", Missing, ""},
+		{"GET", "/sandbox/{sandboxId}/telemetry/metrics", Built, ""},
 
 		// snapshots
 		{"POST", "/snapshots", Built, "write:snapshots"},
@@ -87,8 +87,8 @@ func Operations() []Operation {
 		{"DELETE", "/snapshots/{id}", Built, "delete:snapshots"},
 		{"GET", "/snapshots/{id}/build-logs", Built, ""},
 		{"GET", "/snapshots/{id}/build-logs-url", Built, ""},
-		{"POST", "/snapshots/{id}/activate", Missing, "write:snapshots"},
-		{"POST", "/snapshots/{id}/deactivate", Missing, "write:snapshots"},
+		{"POST", "/snapshots/{id}/activate", Built, "write:snapshots"},
+		{"POST", "/snapshots/{id}/deactivate", Built, "write:snapshots"},
 
 		// volumes
 		{"GET", "/volumes", Built, "read:volumes"},
@@ -101,18 +101,18 @@ func Operations() []Operation {
 		{"GET", "/object-storage/push-access", Missing, "write:snapshots"},
 
 		// docker-registry
-		{"POST", "/docker-registry", Missing, "write:registries"},
-		{"GET", "/docker-registry", Missing, ""},
+		{"POST", "/docker-registry", Built, "write:registries"},
+		{"GET", "/docker-registry", Built, ""},
 		{"GET", "/docker-registry/registry-push-access", Missing, ""},
-		{"GET", "/docker-registry/{id}", Missing, ""},
-		{"PATCH", "/docker-registry/{id}", Missing, "write:registries"},
-		{"DELETE", "/docker-registry/{id}", Missing, "delete:registries"},
+		{"GET", "/docker-registry/{id}", Built, ""},
+		{"PATCH", "/docker-registry/{id}", Built, "write:registries"},
+		{"DELETE", "/docker-registry/{id}", Built, "delete:registries"},
 
 		// warm-pools
-		{"GET", "/warm-pools", Missing, ""},
-		{"POST", "/warm-pools", Missing, "write:sandboxes"},
-		{"PATCH", "/warm-pools/{id}", Missing, "write:sandboxes"},
-		{"DELETE", "/warm-pools/{id}", Missing, "write:sandboxes"},
+		{"GET", "/warm-pools", Built, ""},
+		{"POST", "/warm-pools", Built, "write:sandboxes"},
+		{"PATCH", "/warm-pools/{id}", Built, "write:sandboxes"},
+		{"DELETE", "/warm-pools/{id}", Built, "write:sandboxes"},
 
 		// secret
 		{"POST", "/secret", Built, "manage:secrets"},
@@ -248,8 +248,8 @@ func Operations() []Operation {
 		{"GET", "/admin/webhooks/status", Missing, "admin"},
 		{"POST", "/admin/webhooks/organizations/{organizationId}/initialize", Missing, "admin"},
 		{"POST", "/admin/docker-registry/{id}/set-default", Missing, "admin"},
-		{"GET", "/admin/snapshots/can-cleanup-image", Missing, "admin"},
-		{"PATCH", "/admin/snapshots/{id}/general", Missing, "admin"},
+		{"GET", "/admin/snapshots/can-cleanup-image", Built, "admin"},
+		{"PATCH", "/admin/snapshots/{id}/general", Built, "admin"},
 		{"GET", "/admin/audit", Missing, "admin"},
 		{"POST", "/admin/organizations", Missing, "admin"},
 		{"POST", "/admin/organizations/{organizationId}/quota/{regionId}", Missing, "admin"},

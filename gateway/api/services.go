@@ -14,6 +14,10 @@ import (
 
 func (a *API) registerServices() {
 	a.registerSecrets()
+	a.registerRegistries()
+	a.registerCatalog()
+	a.registerWarmPools()
+	a.registerTelemetry()
 }
 
 // handleStatus registers an operation that answers with a body and another
