@@ -118,7 +118,8 @@ type Image struct {
 
 // Event is one change that watchers are told of.
 type Event struct {
-	Type           string    `json:"type"` // sandbox.created, sandbox.state.updated, sandbox.desired-state.updated, sandbox.removed, snapshot.created, snapshot.state.updated, snapshot.removed
+	ID             string    `json:"id,omitempty"` // ULID; set when it is published
+	Type           string    `json:"type"`         // sandbox.created, sandbox.state.updated, sandbox.desired-state.updated, sandbox.removed, snapshot.created, snapshot.state.updated, snapshot.removed
 	OrganizationID string    `json:"organizationId"`
 	Time           time.Time `json:"time"`
 	Sandbox        *Sandbox  `json:"sandbox,omitempty"`

@@ -53,17 +53,12 @@ func (c *Core) box() (*secret.Box, error) {
 	return c.Box, nil
 }
 
-// SecretOwner is what the value of a row is sealed for.
-func SecretOwner(table, organizationID, id string) string {
-	return table + "/" + organizationID + "/" + id
-}
-
 func (c *Core) seal(table, organizationID, id, value string) (secret.Sealed, error) {
 	box, err := c.box()
 	if err != nil {
 		return secret.Sealed{}, err
 	}
-	return box.Seal(SecretOwner(table, organizationID, id), secret.NewValue(value))
+	return box.Seal(secret.Owner(table, organizationID, id), secret.NewValue(value))
 }
 
 func (c *Core) unseal(table, organizationID, id string, s secret.Sealed) (secret.Value, error) {
@@ -71,7 +66,7 @@ func (c *Core) unseal(table, organizationID, id string, s secret.Sealed) (secret
 	if err != nil {
 		return secret.Value{}, err
 	}
-	return box.Open(SecretOwner(table, organizationID, id), s)
+	return box.Open(secret.Owner(table, organizationID, id), s)
 }
 
 // Create stores a secret, its value sealed.

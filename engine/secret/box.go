@@ -32,6 +32,9 @@ type Box struct {
 	keys    map[string][]byte
 }
 
+// Owner is what the value in a row of a table is sealed for.
+func Owner(table, organizationID, id string) string { return table + "/" + organizationID + "/" + id }
+
 // CurrentKey is the id of the key that Seal uses.
 func (b *Box) CurrentKey() string { return b.current }
 

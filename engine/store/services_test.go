@@ -262,3 +262,104 @@ func testImageUses(t *testing.T, s *store.Store) {
 	_, err := s.SnapshotByID(ctx, "nobody")
 	wantKind(t, err, engine.KindNotFound)
 }
+
+func testWebhooks(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	_, err := s.WebhookApp(ctx, "org")
+	wantKind(t, err, engine.KindNotFound)
+	for range 2 {
+		if err := s.EnsureWebhookApp(ctx, "org", now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := store.Endpoint{
+		Endpoint: engine.Endpoint{ID: "e", OrganizationID: "org", URL: "u", Description: "d", Events: []string{"x"}, CreatedAt: now, UpdatedAt: now},
+		Sealed:   secret.Sealed{KeyID: "k", Text: "sealed"},
+	}
+	if err := s.InsertEndpoint(ctx, e); err != nil {
+		t.Fatal(err)
+	}
+	e.Disabled, e.Reason, e.Events = true, "why", nil
+	if err := s.UpdateEndpoint(ctx, e); err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range []string{"org", ""} {
+		list, err := s.Endpoints(ctx, of)
+		if d := cmp.Diff([]store.Endpoint{e}, list); err != nil || d != "" {
+			t.Error(err, d)
+		}
+	}
+	m := engine.Message{
+		ID: "m1", OrganizationID: "org", Event: "x", Payload: []byte(`{"a":1}`), CreatedAt: now,
+		Deliveries: []engine.Delivery{
+			{EndpointID: "e", State: engine.DeliveryPending, NextAt: now}, {EndpointID: "f", State: engine.DeliveryPending, NextAt: now.Add(time.Hour)},
+		},
+	}
+	if err := s.InsertMessage(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, s.InsertMessage(ctx, m), engine.KindConflict)
+	if err := s.InsertMessage(ctx, engine.Message{ID: "m2", OrganizationID: "org", Payload: []byte(`{}`), CreatedAt: now.Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.PendingDeliveries(ctx, "org"); err != nil || n != 2 {
+		t.Errorf("got %d, %v", n, err)
+	}
+	due, next, err := s.DueDeliveries(ctx, now, nil, 10)
+	want := store.Delivery{MessageID: "m1", EndpointID: "e", OrganizationID: "org", Event: "x", Payload: m.Payload, NextAt: now}
+	if d := cmp.Diff([]store.Delivery{want}, due); err != nil || d != "" || !next.Equal(now.Add(time.Hour)) {
+		t.Errorf("next %v, %v %s", next, err, d)
+	}
+	if due, _, err := s.DueDeliveries(ctx, now, []string{"e"}, 10); err != nil || len(due) > 0 {
+		t.Errorf("got %v, %v", due, err)
+	}
+	for i, mine := range []bool{true, false} { // two servers want the same
+		if got, err := s.ClaimDelivery(ctx, due[0], now.Add(time.Minute)); err != nil || got != mine {
+			t.Errorf("claim %d: got %v, %v", i, got, err)
+		}
+	}
+	a := engine.Attempt{ID: "a", MessageID: "m1", EndpointID: "e", At: now, Took: time.Second, Status: 500, Error: "bad"}
+	if err := s.FinishDelivery(ctx, "org", a, engine.Delivery{State: engine.DeliveryDead, Tries: 1}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := s.WebhookApp(ctx, "org")
+	if err != nil || st.LastError != "bad" || st.Retries != 0 {
+		t.Errorf("got %+v, %v", st, err)
+	}
+	tries, err := s.Attempts(ctx, "m1")
+	if d := cmp.Diff([]engine.Attempt{a}, tries); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	m.Deliveries[0] = engine.Delivery{EndpointID: "e", State: engine.DeliveryDead, Tries: 1}
+	got, err := s.Messages(ctx, "org", "m2", 10)
+	if d := cmp.Diff([]engine.Message{m}, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	if all, err := s.Messages(ctx, "org", "", 0); err != nil || len(all) != 2 || all[0].ID != "m2" {
+		t.Errorf("got %+v, %v", all, err)
+	}
+	_, err = s.Message(ctx, "other", "m1")
+	wantKind(t, err, engine.KindNotFound)
+	if err := s.ReviveDeliveries(ctx, "m1", now); err != nil {
+		t.Fatal(err)
+	}
+	if due, _, err := s.DueDeliveries(ctx, now, nil, 10); err != nil || len(due) != 1 || due[0].Tries != 0 {
+		t.Errorf("got %+v, %v", due, err)
+	}
+	wantKind(t, s.DeleteEndpoint(ctx, "other", "e"), engine.KindNotFound)
+	if err := s.DeleteEndpoint(ctx, "org", "e"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.PendingDeliveries(ctx, "org"); err != nil || n != 1 {
+		t.Errorf("got %d, %v", n, err)
+	}
+	if err := s.PurgeWebhooks(ctx, now.Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.Messages(ctx, "org", "", 0); err != nil || len(all) != 1 {
+		t.Errorf("got %+v, %v", all, err)
+	}
+	if tries, err := s.Attempts(ctx, "m1"); err != nil || len(tries) > 0 {
+		t.Errorf("got %+v, %v", tries, err)
+	}
+}

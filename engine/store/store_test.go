@@ -49,6 +49,7 @@ var suite = []struct {
 	{"registries", testRegistries},
 	{"warm pools", testWarmPools},
 	{"uses of an image", testImageUses},
+	{"webhooks", testWebhooks},
 	{"purge", testPurge},
 	{"canceled", testCanceled},
 	{"writers at once", testWritersAtOnce},
