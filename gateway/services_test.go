@@ -16,6 +16,7 @@ import (
 	"github.com/atoll-sh/atoll/engine/enginetest"
 	"github.com/atoll-sh/atoll/engine/secret"
 	"github.com/atoll-sh/atoll/engine/store"
+	"github.com/atoll-sh/atoll/engine/webhook"
 	"github.com/atoll-sh/atoll/gateway"
 	"github.com/atoll-sh/atoll/gateway/gatewaytest"
 	"github.com/atoll-sh/atoll/gateway/wire"
@@ -62,11 +63,16 @@ func serveReal(t *testing.T) *real {
 			t.Fatal(step)
 		}
 	}
+	hooks, err := webhook.Open(ctx, webhook.Config{Store: db, Box: box})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(hooks.Close)
 	s := gatewaytest.Serve(t, gatewaytest.New(t), func(c *gateway.Config) {
 		c.Sandboxes, c.Snapshots, c.Events, c.Inspector = r.core.Sandboxes(), r.core.Snapshots(), r.core.Events(), r.core.Inspector()
 		c.Services = engine.Services{
 			Secrets: r.core.Secrets(), Registries: r.core.Registries(), Catalog: r.core.Catalog(),
-			WarmPools: r.core.WarmPools(), History: r.core.History(),
+			WarmPools: r.core.WarmPools(), History: r.core.History(), Webhooks: hooks, Messages: hooks.Messages(),
 		}
 	})
 	r.url = s.URL()
@@ -195,7 +201,7 @@ func TestServicesThatAreNotOffered(t *testing.T) {
 	s := gatewaytest.Serve(t, gatewaytest.New(t))
 	for _, path := range []string{
 		"/secret", "/secret/paginated", "/docker-registry", "/warm-pools", "/admin/snapshots/can-cleanup-image?imageName=a",
-		"/sandbox/a/telemetry/metrics",
+		"/sandbox/a/telemetry/metrics", "/webhooks/organizations/current/endpoints", "/admin/webhooks/status",
 	} {
 		res, body := request(t, "GET", s.URL()+"/api"+path, gatewaytest.AdminKey, "")
 		if res.StatusCode != http.StatusNotImplemented || !strings.Contains(string(body), wire.CodeNotBuilt) {
@@ -332,4 +338,64 @@ func TestCatalogOperations(t *testing.T) {
 	r.callAs(gatewaytest.ReaderKey, "POST", "/snapshots/deb/deactivate", "", http.StatusForbidden)
 	r.callAs(gatewaytest.ReaderKey, "PATCH", "/admin/snapshots/"+id+"/general", `{"general":true}`, http.StatusForbidden)
 	r.call("GET", "/admin/snapshots/can-cleanup-image", "", http.StatusBadRequest)
+}
+
+func TestWebhookOperations(t *testing.T) {
+	r := serveReal(t)
+	org := "/webhooks/organizations/" + engine.DefaultOrganization
+	r.call("GET", org+"/initialization-status", "", http.StatusNotFound)
+	r.call("POST", org+"/refresh-endpoints", "", http.StatusNotFound)
+	d := r.object("POST", org+"/initialize", "", http.StatusCreated)
+	r.has(d, "organizationId", "svixApplicationId", "lastError", "retryCount", "createdAt", "updatedAt")
+	r.call("GET", org+"/initialization-status", "", http.StatusOK)
+	r.call("POST", org+"/refresh-endpoints", "", http.StatusNoContent)
+	r.call("POST", org+"/app-portal-access", "", http.StatusNotImplemented)
+
+	e := r.object("POST", "/webhooks/organizations/current/endpoints", `{"url":"https://hooks.invalid/x","events":["sandbox.created"]}`, http.StatusCreated)
+	r.has(e, "id", "organizationId", "url", "description", "events", "disabled", "secret", "createdAt", "updatedAt")
+	one := org + "/endpoints/" + e["id"].(string)
+	if got := r.object("GET", one, "", http.StatusOK); got["secret"] != nil || got["url"] != e["url"] {
+		t.Errorf("got %v", got)
+	}
+	if got := r.object("PATCH", one, `{"disabled":true,"events":[]}`, http.StatusOK); got["disabled"] != true {
+		t.Errorf("got %v", got)
+	}
+	if got := r.object("POST", one+"/rotate-secret", "", http.StatusOK); got["secret"] == nil || got["secret"] == e["secret"] {
+		t.Errorf("got %v", got)
+	}
+	if list := r.call("GET", org+"/endpoints", "", http.StatusOK).([]any); len(list) != 1 {
+		t.Errorf("got %v", list)
+	}
+	for _, bad := range []string{`{}`, `{"url":"http://example.com"}`, `{"url":"https://10.0.0.1"}`, `{"url":"https://example.com","events":["x"]}`} {
+		r.call("POST", org+"/endpoints", bad, http.StatusBadRequest)
+	}
+	r.call("PATCH", one, `{"url":"https://localhost"}`, http.StatusBadRequest)
+	r.callAs(gatewaytest.ReaderKey, "GET", org+"/endpoints", "", http.StatusForbidden)
+	r.callAs(gatewaytest.ReaderKey, "GET", "/webhooks/organizations/another/initialization-status", "", http.StatusNotFound)
+
+	admin := "/admin" + org
+	m := r.object("POST", admin+"/send", `{"eventType":"snapshot.removed","payload":{"a":1},"eventId":"once"}`, http.StatusOK)
+	if d := cmp.Diff([]any{}, m["deliveries"]); m["id"] != "once" || d != "" { // the only endpoint is disabled
+		t.Errorf("got %v", m)
+	}
+	r.call("POST", admin+"/send", `{"eventType":"snapshot.removed","payload":{},"eventId":"once"}`, http.StatusConflict)
+	r.call("POST", admin+"/send", `{"eventType":"x","payload":{}}`, http.StatusBadRequest)
+	r.call("POST", admin+"/send", `{"eventType":"snapshot.removed"}`, http.StatusBadRequest)
+	for _, path := range []string{admin, org} {
+		if list := r.call("GET", path+"/messages/once/attempts", "", http.StatusOK).([]any); len(list) != 0 {
+			t.Errorf("got %v", list)
+		}
+		r.call("GET", path+"/messages/nobody/attempts", "", http.StatusNotFound)
+	}
+	if list := r.call("GET", org+"/messages", "", http.StatusOK).([]any); len(list) != 1 {
+		t.Errorf("got %v", list)
+	}
+	r.call("POST", org+"/messages/once/resend", "", http.StatusAccepted)
+	r.call("POST", org+"/messages/nobody/resend", "", http.StatusNotFound)
+	r.call("POST", admin+"/initialize", "", http.StatusCreated)
+	if d := r.object("GET", "/admin/webhooks/status", "", http.StatusOK); d["enabled"] != true {
+		t.Errorf("got %v", d)
+	}
+	r.call("DELETE", one, "", http.StatusNoContent)
+	r.call("DELETE", one, "", http.StatusNotFound)
 }

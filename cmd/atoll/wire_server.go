@@ -24,6 +24,7 @@ import (
 	"github.com/atoll-sh/atoll/engine/probe"
 	"github.com/atoll-sh/atoll/engine/reconcile"
 	"github.com/atoll-sh/atoll/engine/store"
+	"github.com/atoll-sh/atoll/engine/webhook"
 	"github.com/atoll-sh/atoll/gateway"
 	"github.com/atoll-sh/atoll/gateway/auth"
 	"github.com/atoll-sh/atoll/mcp"
@@ -39,6 +40,7 @@ type server struct {
 	host    *host
 	core    *core.Core
 	bus     *cluster.Cluster
+	hooks   *webhook.Service
 	closers []func(context.Context) error
 	end     func()
 }
@@ -135,8 +137,11 @@ func (s *server) openCore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.openWebhooks(ctx, db, box); err != nil {
+		return err
+	}
 	s.core, err = core.New(core.Config{
-		Store: db, Cluster: bus, Dialer: s.host.runner, Box: box, Target: s.cfg.Region, Log: s.log,
+		Store: db, Cluster: announcer{bus, s.hooks}, Dialer: s.host.runner, Box: box, Target: s.cfg.Region, Log: s.log,
 		Doctor: func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
 	})
 	if err != nil {

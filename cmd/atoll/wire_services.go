@@ -5,11 +5,15 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/cluster"
 	"github.com/atoll-sh/atoll/engine/runner"
 	"github.com/atoll-sh/atoll/engine/secret"
+	"github.com/atoll-sh/atoll/engine/store"
+	"github.com/atoll-sh/atoll/engine/webhook"
 )
 
 // openBox reads the keys that secrets are sealed with. Only the file of the
@@ -22,11 +26,33 @@ func (s *server) openBox() (*secret.Box, error) {
 	return secret.OpenFile(filepath.Join(s.cfg.Home, "secret.key"), true)
 }
 
+func (s *server) openWebhooks(ctx context.Context, db *store.Store, box *secret.Box) (err error) {
+	s.hooks, err = webhook.Open(ctx, webhook.Config{Store: db, Box: box, Private: s.cfg.WebhooksPrivate, Log: s.log})
+	if err == nil {
+		s.later(func(context.Context) error { s.hooks.Close(); return nil })
+	}
+	return err
+}
+
+// announcer is a cluster whose events go to webhooks too. It is told by the
+// server that made a change, so that of several servers one sends it.
+type announcer struct {
+	*cluster.Cluster
+	hooks *webhook.Service
+}
+
+// Publish gives the event the name under which both know it.
+func (a announcer) Publish(e engine.Event) {
+	e.ID = ulid.Make().String()
+	a.Cluster.Publish(e)
+	a.hooks.Notify(e)
+}
+
 // services is what the server offers beside sandboxes.
 func (s *server) services() engine.Services {
 	return engine.Services{
 		Secrets: s.core.Secrets(), Registries: s.core.Registries(), Catalog: s.core.Catalog(),
-		WarmPools: s.core.WarmPools(), History: s.core.History(),
+		WarmPools: s.core.WarmPools(), History: s.core.History(), Webhooks: s.hooks, Messages: s.hooks.Messages(),
 	}
 }
 

@@ -35,6 +35,9 @@ type Config struct {
 	// SecretKeyFile holds the keys that stored secrets are sealed with; empty
 	// makes one below Home. Servers that share a database share its keys.
 	SecretKeyFile string `koanf:"secret_key_file"`
+	// WebhooksPrivate lets webhooks go to addresses that are not of the public
+	// internet, this host's own included, and in the clear.
+	WebhooksPrivate bool `koanf:"webhooks_private"`
 	// Region is the name that sandboxes report as their target.
 	Region string `koanf:"region"`
 

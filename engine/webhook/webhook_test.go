@@ -148,8 +148,8 @@ func TestEventsAreSignedAndDelivered(t *testing.T) {
 	}
 	event := engine.Event{ID: "01ABC", Type: "sandbox.state.updated", OrganizationID: org, Time: at, Sandbox: sb, Old: "starting", New: "started"}
 	for _, other := range []engine.Event{
-		{ID: "02", Type: "sandbox.created", OrganizationID: org, Sandbox: sb},         // not wanted
-		{ID: "03", Type: "sandbox.updated", OrganizationID: org, Sandbox: sb},         // not of the contract
+		{ID: "02", Type: "sandbox.created", OrganizationID: org, Sandbox: sb},        // not wanted
+		{ID: "03", Type: "sandbox.updated", OrganizationID: org, Sandbox: sb},        // not of the contract
 		{ID: "04", Type: "sandbox.state.updated", OrganizationID: "no", Sandbox: sb}, // another's
 		event,
 	} {

@@ -204,9 +204,9 @@ func Operations() []Operation {
 
 		// webhooks
 		{"POST", "/webhooks/organizations/{organizationId}/app-portal-access", Missing, "admin"},
-		{"GET", "/webhooks/organizations/{organizationId}/initialization-status", Missing, ""},
-		{"POST", "/webhooks/organizations/{organizationId}/initialize", Missing, "admin"},
-		{"POST", "/webhooks/organizations/{organizationId}/refresh-endpoints", Missing, "admin"},
+		{"GET", "/webhooks/organizations/{organizationId}/initialization-status", Built, ""},
+		{"POST", "/webhooks/organizations/{organizationId}/initialize", Built, "admin"},
+		{"POST", "/webhooks/organizations/{organizationId}/refresh-endpoints", Built, "admin"},
 
 		// audit
 		{"GET", "/audit/organizations/{organizationId}", Missing, "read:audit_logs"},
@@ -243,10 +243,10 @@ func Operations() []Operation {
 		{"GET", "/admin/users", Missing, "admin"},
 		{"POST", "/admin/users/{id}/regenerate-key-pair", Missing, "admin"},
 		{"GET", "/admin/users/{id}", Missing, "admin"},
-		{"POST", "/admin/webhooks/organizations/{organizationId}/send", Missing, "admin"},
-		{"GET", "/admin/webhooks/organizations/{organizationId}/messages/{messageId}/attempts", Missing, "admin"},
-		{"GET", "/admin/webhooks/status", Missing, "admin"},
-		{"POST", "/admin/webhooks/organizations/{organizationId}/initialize", Missing, "admin"},
+		{"POST", "/admin/webhooks/organizations/{organizationId}/send", Built, "admin"},
+		{"GET", "/admin/webhooks/organizations/{organizationId}/messages/{messageId}/attempts", Built, "admin"},
+		{"GET", "/admin/webhooks/status", Built, "admin"},
+		{"POST", "/admin/webhooks/organizations/{organizationId}/initialize", Built, "admin"},
 		{"POST", "/admin/docker-registry/{id}/set-default", Missing, "admin"},
 		{"GET", "/admin/snapshots/can-cleanup-image", Built, "admin"},
 		{"PATCH", "/admin/snapshots/{id}/general", Built, "admin"},
@@ -264,6 +264,10 @@ func Operations() []Operation {
 	}
 }
 
+// manageWebhooks is the permission of our own operations on webhooks. It is not
+// of the contract: a key that lists its permissions can hold it as well.
+const manageWebhooks = "manage:webhooks"
+
 // Extensions returns the operations that the contract does not have.
 func Extensions() []Operation {
 	return []Operation{
@@ -272,5 +276,14 @@ func Extensions() []Operation {
 		{"GET", "/openapi.json", Built, Public},
 		{"GET", "/sandbox/{sandboxIdOrName}/stats", Built, ""},
 		{"POST", "/admin/shutdown", Built, "admin"},
+		{"GET", "/webhooks/organizations/{organizationId}/endpoints", Built, manageWebhooks},
+		{"POST", "/webhooks/organizations/{organizationId}/endpoints", Built, manageWebhooks},
+		{"GET", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, manageWebhooks},
+		{"PATCH", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, manageWebhooks},
+		{"DELETE", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, manageWebhooks},
+		{"POST", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}/rotate-secret", Built, manageWebhooks},
+		{"GET", "/webhooks/organizations/{organizationId}/messages", Built, manageWebhooks},
+		{"GET", "/webhooks/organizations/{organizationId}/messages/{messageId}/attempts", Built, manageWebhooks},
+		{"POST", "/webhooks/organizations/{organizationId}/messages/{messageId}/resend", Built, manageWebhooks},
 	}
 }

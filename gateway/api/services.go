@@ -18,6 +18,7 @@ func (a *API) registerServices() {
 	a.registerCatalog()
 	a.registerWarmPools()
 	a.registerTelemetry()
+	a.registerWebhooks()
 }
 
 // handleStatus registers an operation that answers with a body and another
