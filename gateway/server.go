@@ -42,6 +42,7 @@ type Config struct {
 	Shutdown  func()               // asked for by an administrator; nil: not offered
 	PublicURL string               // how clients reach us; empty: as they did
 	Hosts     []string             // further host names that browsers may use
+	KeepAlive time.Duration        // of silent event streams; 0: 20 s
 	Version   string
 	// DefaultSnapshot and Region are told to clients; empty: atoll-small, local.
 	DefaultSnapshot, Region string
@@ -183,7 +184,7 @@ func (s *Server) apiConfig(g *auth.Guard) api.Config {
 		Sandboxes: c.Sandboxes, Snapshots: c.Snapshots, Toolboxes: c.Toolboxes, Events: c.Events, Inspector: c.Inspector, Services: c.Services,
 		Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
 		DefaultSnapshot: c.DefaultSnapshot, Region: c.Region, Log: c.Log,
-		Created: s.metrics.created, Closing: s.closing,
+		Created: s.metrics.created, Closing: s.closing, KeepAlive: c.KeepAlive,
 	}
 }
 

@@ -389,7 +389,7 @@ func TestEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := engine.Event{Type: "sandbox.created", OrganizationID: "org.1 *", Time: time.Unix(1, 0).UTC(), Sandbox: &engine.Sandbox{ID: "s", Labels: map[string]string{"a": "b"}}, New: "creating"}
+	want := engine.Event{ID: "01", Type: "sandbox.created", OrganizationID: "org.1 *", Time: time.Unix(1, 0).UTC(), Sandbox: &engine.Sandbox{ID: "s", Labels: map[string]string{"a": "b"}}, New: "creating"}
 	c.Publish(engine.Event{Type: "sandbox.created", OrganizationID: "other"})
 	c.Publish(want)
 	if d := cmp.Diff(want, <-mine); d != "" {

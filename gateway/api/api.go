@@ -40,6 +40,8 @@ type Config struct {
 	Log             *slog.Logger
 	// Created is told of every sandbox made, for metrics. May be nil.
 	Created func(s engine.Sandbox, took time.Duration)
+	// KeepAlive is how often silent streams say that they live; 0: 20 s.
+	KeepAlive time.Duration
 	// Closing ends streams when the server goes down.
 	Closing <-chan struct{}
 }

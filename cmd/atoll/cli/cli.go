@@ -111,6 +111,8 @@ func (a *app) commands() []*cobra.Command {
 		newCopyCommand(a),
 		newLogsCommand(a),
 		newSnapshotCommand(a),
+		newSecretCommand(a),
+		newWebhookCommand(a),
 		newForkCommand(a),
 		newResizeCommand(a),
 		newDoctorCommand(a),
