@@ -11,7 +11,7 @@ import (
 // CatalogStore is what the catalog needs beside snapshots.
 type CatalogStore interface {
 	SnapshotByID(ctx context.Context, id string) (engine.Snapshot, error)
-	ImageUses(ctx context.Context, image, digest, except string) (int, error)
+	ImageUses(ctx context.Context, image, digest string) (int, error)
 }
 
 type catalog struct{ *Core }
@@ -61,7 +61,8 @@ func (c catalog) Activate(ctx context.Context, ref engine.SnapshotRef) (engine.S
 		return engine.Snapshot{}, invalid("snapshot %q is %s; activate needs it inactive", sn.Name, sn.State)
 	}
 	if sn.Disk != "" { // its image has stayed
-		return sn, public(c.setSnapshot(ctx, &sn, engine.SnapshotActive, nil))
+		err = c.setSnapshot(ctx, &sn, engine.SnapshotActive, nil)
+		return sn, public(err)
 	}
 	before := sn
 	if err := c.setSnapshot(ctx, &sn, engine.SnapshotPulling, nil); err != nil {
@@ -75,7 +76,8 @@ func (c catalog) Activate(ctx context.Context, ref engine.SnapshotRef) (engine.S
 		}
 		return engine.Snapshot{}, public(err)
 	}
-	return sn, public(c.setSnapshot(ctx, &sn, engine.SnapshotActive, func(n *engine.Snapshot) { fromImage(n, img) }))
+	err = c.setSnapshot(ctx, &sn, engine.SnapshotActive, func(n *engine.Snapshot) { fromImage(n, img) })
+	return sn, public(err)
 }
 
 // Deactivate refuses creates from the snapshot. Sandboxes that were made from
@@ -139,7 +141,7 @@ func (c catalog) ImageUnused(ctx context.Context, image string) (bool, error) {
 	if err := checkImage(image, false); err != nil {
 		return false, err
 	}
-	n, err := c.Store.ImageUses(ctx, image, "", "")
+	n, err := c.Store.ImageUses(ctx, image, "")
 	return n == 0, public(err)
 }
 
@@ -153,7 +155,7 @@ func (c *Core) dropImage(ctx context.Context, ref, digest string) {
 	defer c.images.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitRemove)
 	defer cancel()
-	n, err := c.Store.ImageUses(ctx, ref, digest, "")
+	n, err := c.Store.ImageUses(ctx, ref, digest)
 	if err != nil {
 		c.Log.Warn("uses of an image not counted", "image", ref, "error", err)
 		return

@@ -232,8 +232,11 @@ func TestWarmPools(t *testing.T) {
 	_, err = r.WarmPools().Create(ctx, engine.CreateWarmPool{OrganizationID: org, Snapshot: sn.ID, Size: 1})
 	wantKind(t, err, engine.KindConflict)
 	for _, bad := range []engine.CreateWarmPool{
-		{OrganizationID: org, Snapshot: "atoll-small"}, {OrganizationID: org, Size: 1}, {Snapshot: "deb", Size: 1},
-		{OrganizationID: org, Snapshot: "atoll-small", Size: 1001}, {OrganizationID: org, Snapshot: "atoll-small", Size: 1, Target: "a b"},
+		{OrganizationID: org, Snapshot: "atoll-small"},
+		{OrganizationID: org, Size: 1},
+		{Snapshot: "deb", Size: 1},
+		{OrganizationID: org, Snapshot: "atoll-small", Size: 1001},
+		{OrganizationID: org, Snapshot: "atoll-small", Size: 1, Target: "a b"},
 	} {
 		_, err = r.WarmPools().Create(ctx, bad)
 		wantKind(t, err, engine.KindInvalid)

@@ -175,7 +175,7 @@ func (s *Store) filterSandboxes(q engine.SandboxQuery) func(*bun.SelectQuery) *b
 			sel = sel.Where(`lower(name) LIKE ? ESCAPE '!'`, likePrefix(strings.ToLower(q.NamePrefix)))
 		}
 		if len(q.Snapshots) > 0 {
-			sel = sel.Where("snapshot IN (?)", bun.In(q.Snapshots))
+			sel = sel.Where("snapshot IN (?)", bun.List(q.Snapshots))
 		}
 		for k, v := range q.Labels {
 			sel = sel.Where("labels <> ''").Where(s.labelMatch(), k, v)
@@ -188,7 +188,7 @@ func (s *Store) filterSandboxes(q engine.SandboxQuery) func(*bun.SelectQuery) *b
 // and those in error that are to be destroyed unless they are included.
 func wantedStates(sel *bun.SelectQuery, q engine.SandboxQuery) *bun.SelectQuery {
 	if len(q.States) > 0 {
-		sel = sel.Where("state IN (?)", bun.In(q.States))
+		sel = sel.Where("state IN (?)", bun.List(q.States))
 	} else {
 		sel = sel.Where("state <> 'destroyed'")
 	}

@@ -87,7 +87,7 @@ func (s *Store) SecretsByID(ctx context.Context, organizationID string, ids []st
 		return nil, nil
 	}
 	var rows []secretRow
-	err := s.r.NewSelect().Model(&rows).Where("organization_id = ?", organizationID).Where("id IN (?)", bun.In(ids)).Scan(ctx)
+	err := s.r.NewSelect().Model(&rows).Where("organization_id = ?", organizationID).Where("id IN (?)", bun.List(ids)).Scan(ctx)
 	if err != nil {
 		return nil, translate(err, "read secrets")
 	}

@@ -160,13 +160,12 @@ func (s *Store) SnapshotByID(ctx context.Context, id string) (engine.Snapshot, e
 }
 
 // ImageUses counts what needs an image, named by reference or digest: snapshots
-// that are not switched off, saved disks above it, and sandboxes. The snapshot
-// of the given id is not counted.
-func (s *Store) ImageUses(ctx context.Context, image, digest, except string) (int, error) {
+// that are not switched off, saved disks above it, and sandboxes.
+func (s *Store) ImageUses(ctx context.Context, image, digest string) (int, error) {
 	same := func(q *bun.SelectQuery) *bun.SelectQuery {
 		return q.Where("(image = ? OR (image_digest <> '' AND image_digest = ?))", image, digest)
 	}
-	snapshots, err := s.r.NewSelect().Model((*snapshotRow)(nil)).Apply(same).Where("id <> ?", except).
+	snapshots, err := s.r.NewSelect().Model((*snapshotRow)(nil)).Apply(same).
 		Where("(disk <> '' OR state NOT IN ('inactive', 'error', 'build_failed'))").Count(ctx)
 	if err != nil {
 		return 0, translate(err, "count the snapshots of an image")

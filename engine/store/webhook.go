@@ -214,7 +214,7 @@ func (s *Store) DueDeliveries(ctx context.Context, now time.Time, except []strin
 	}
 	others := func(q *bun.SelectQuery) *bun.SelectQuery {
 		if q = q.Where("d.state = ?", engine.DeliveryPending); len(except) > 0 {
-			q = q.Where("d.endpoint_id NOT IN (?)", bun.In(except))
+			q = q.Where("d.endpoint_id NOT IN (?)", bun.List(except))
 		}
 		return q
 	}
@@ -321,7 +321,7 @@ func (s *Store) withDeliveries(ctx context.Context, rows []messageRow) ([]engine
 		return out, nil
 	}
 	var deliveries []deliveryRow
-	err := s.r.NewSelect().Model(&deliveries).Where("message_id IN (?)", bun.In(ids)).Order("message_id", "endpoint_id").Scan(ctx)
+	err := s.r.NewSelect().Model(&deliveries).Where("message_id IN (?)", bun.List(ids)).Order("message_id", "endpoint_id").Scan(ctx)
 	for _, d := range deliveries {
 		m := &out[at[d.MessageID]]
 		m.Deliveries = append(m.Deliveries, engine.Delivery{
