@@ -113,7 +113,9 @@ change the table, then run `+"`go generate ./gateway`"+`.
 and the code %s, so that a client can tell them from a fault.
 
 Paths are below `+"`/api`"+`. *Access* is the permission that a key needs; "any key" needs none
-in particular, "public" no key at all, "admin" an administrator's.
+in particular, "public" no key at all, "owner" one that is not restricted to a list of permissions and
+whose user owns the organization, "admin" an administrator's. What belongs to another organization
+answers 404, as what does not exist.
 
 `, built, len(api.Operations()), wire.CodeNotBuilt)
 	table(&b, "Operations of the contract", api.Operations())
@@ -125,7 +127,7 @@ in particular, "public" no key at all, "admin" an administrator's.
 const toolboxPage = `## The toolbox
 
 ` + "`/toolbox/{idOrName}/…`" + ` and the older ` + "`/api/toolbox/{idOrName}/toolbox/…`" + ` are forwarded to the toolbox in
-the sandbox, with any key. Paths below ` + "`/internal/`" + ` are refused, except the streaming exec of
+the sandbox: GET with any key, all else and every WebSocket with ` + "`write:sandboxes`" + `. Paths below ` + "`/internal/`" + ` are refused, except the streaming exec of
 the command line: the WebSocket ` + "`/toolbox/{idOrName}/internal/exec`" + `. Its first message is
 text, a JSON object with ` + "`command` or `argv`, `cwd`, `env`, `user`, `tty`, `cols` and `rows`" + `. All
 others are binary, with a first byte for the channel: 0 stdin, 1 stdout, 2

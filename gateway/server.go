@@ -35,11 +35,13 @@ type Config struct {
 	Keys      engine.Keys
 	Inspector engine.Inspector
 	Services  engine.Services
+	Accounts  engine.Accounts
 	MCP       http.Handler         // serves /mcp and /mcp/x/{set}; nil: not offered
 	Ready     func() error         // nil: always ready
 	Metrics   *prometheus.Registry // nil: an own one
 	Log       *slog.Logger         // nil: nowhere
 	Shutdown  func()               // asked for by an administrator; nil: not offered
+	Limits    []engine.RateLimit   // beside the one for failed authentication
 	PublicURL string               // how clients reach us; empty: as they did
 	Hosts     []string             // further host names that browsers may use
 	KeepAlive time.Duration        // of silent event streams; 0: 20 s
@@ -151,14 +153,16 @@ func (s *Server) shut(ctx context.Context) error {
 func (s *Server) Routes() map[string]bool { return s.api.Routes() }
 
 func (s *Server) handler() http.Handler {
-	guard := auth.New(s.config.Keys, time.Now)
+	guard := auth.New(s.config.Keys, time.Now, s.config.Limits...)
 	browsers := auth.NewBrowsers(s.hosts()...)
 	s.api = api.New(s.apiConfig(guard))
 	s.events = events.New(events.Config{
-		Events: s.config.Events, Authenticate: guard.AuthenticateToken, Region: s.config.Region, Log: s.config.Log,
+		Events: s.config.Events, Authenticate: guard.AuthenticateToken, Lasting: guard.Lasting, Region: s.config.Region, Log: s.config.Log,
 		ToolboxURL: func(r *http.Request) string { return s.baseURL(r) + "/toolbox" },
 	})
 
+	// A command or terminal lasts as long as its caller wants, a key may not.
+	toolbox := func(next http.Handler) http.Handler { return auth.Toolbox(guard.Stream(next)) }
 	r := chi.NewRouter()
 	r.Use(s.observe, s.recoverPanics, browsers.CheckHost, auth.CORS)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
@@ -167,9 +171,9 @@ func (s *Server) handler() http.Handler {
 	r.Get("/healthz", s.healthz)
 	r.Get("/readyz", s.readyz)
 	r.Get("/metrics", s.guardMetrics(guard))
-	r.Handle("/toolbox/*", guard.Require(s.proxy.Handler("/toolbox/", "")))
-	r.Handle("/api/toolbox/*", guard.Require(s.proxy.Handler("/api/toolbox/", "/toolbox")))
-	mcp := browsers.CheckOrigin(guard.Require(s.mcp()))
+	r.Handle("/toolbox/*", guard.Require(toolbox(s.proxy.Handler("/toolbox/", ""))))
+	r.Handle("/api/toolbox/*", guard.Require(toolbox(s.proxy.Handler("/api/toolbox/", "/toolbox"))))
+	mcp := browsers.CheckOrigin(guard.Require(guard.Stream(s.mcp())))
 	r.Handle("/mcp", mcp)
 	r.Handle("/mcp/*", mcp)
 	r.Handle("/api/socket.io", s.events)
@@ -182,7 +186,7 @@ func (s *Server) apiConfig(g *auth.Guard) api.Config {
 	c := s.config
 	return api.Config{
 		Sandboxes: c.Sandboxes, Snapshots: c.Snapshots, Toolboxes: c.Toolboxes, Events: c.Events, Inspector: c.Inspector, Services: c.Services,
-		Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
+		Accounts: c.Accounts, Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
 		DefaultSnapshot: c.DefaultSnapshot, Region: c.Region, Log: c.Log,
 		Created: s.metrics.created, Closing: s.closing, KeepAlive: c.KeepAlive,
 	}

@@ -36,8 +36,11 @@ type Options struct {
 
 	// Principal tells who sends an HTTP request. False is answered with 401.
 	Principal func(r *http.Request) (engine.Principal, bool)
-	// Local is who speaks on stdio. Empty: the default organization.
+	// Local is who speaks on stdio. Empty: an administrator of the default
+	// organization, whom the backend may still refuse.
 	Local engine.Principal
+	// Audit is told of every call that changes something. nil: nobody is.
+	Audit func(ctx context.Context, e engine.AuditEntry)
 
 	Sets     []string // toolsets to offer; empty: core
 	ReadOnly bool     // offer only tools that change nothing
@@ -148,7 +151,7 @@ func (o Options) withDefaults() Options {
 		o.Sets = []string{tools.SetCore}
 	}
 	if o.Local.OrganizationID == "" {
-		o.Local.OrganizationID = engine.DefaultOrganization
+		o.Local = engine.Principal{OrganizationID: engine.DefaultOrganization, Admin: true}
 	}
 	if o.MaxBody == 0 {
 		o.MaxBody = 16 << 20
@@ -221,6 +224,7 @@ func (s *Server) handler(t tools.Tool) server.ToolHandlerFunc {
 			Progress:     p.say,
 			Values:       req.Params.Arguments,
 		})
+		s.audit(ctx, t, req.Params.Arguments, res)
 		s.log.LogAttrs(ctx, slog.LevelInfo, "tool call",
 			slog.String("tool", t.Name), slog.String("sandbox", res.Sandbox),
 			slog.String("key", principalOf(ctx).KeyID),
@@ -237,6 +241,10 @@ func (s *Server) run(ctx context.Context, t tools.Tool, a tools.Args) (res tools
 			res = tools.Fail("Internal error in %s; the call may not have been completed. Check with sandbox_list before repeating it.", t.Name)
 		}
 	}()
+	if err := engine.Authorize(principalOf(ctx), t.Needs(), ""); err != nil {
+		e := engine.AsError(err)
+		return tools.Fail("%s: %s. Ask your user for one.", e.Message, e.Hint)
+	}
 	return t.Call(ctx, a)
 }
 

@@ -37,7 +37,7 @@ const (
 // byKey makes the bearer key the organization.
 func byKey(r *http.Request) (engine.Principal, bool) {
 	key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	return engine.Principal{OrganizationID: key, KeyID: key}, ok && key != "bad"
+	return engine.Principal{OrganizationID: key, KeyID: key, Permissions: engine.Permissions()}, ok && key != "bad"
 }
 
 func open(t *testing.T, list []tools.Tool, opt Options) (*Server, *httptest.Server) {

@@ -16,6 +16,7 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/config"
 	"github.com/atoll-sh/atoll/engine/probe"
+	"github.com/atoll-sh/atoll/gateway/auth"
 )
 
 // newServeCommand is `atoll serve`.
@@ -34,7 +35,11 @@ func newServeCommand() *cobra.Command {
 				return err
 			}
 			overlay(cmd, &cfg, flags)
-			if err := cfg.Validate(); err != nil {
+			_, limits := auth.ParseLimits(cfg.RateLimits)
+			if limits != nil {
+				limits = fmt.Errorf("rate_limits: %w", limits)
+			}
+			if err := errors.Join(cfg.Validate(), limits); err != nil {
 				return fmt.Errorf("configuration:\n%w", err)
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
@@ -53,6 +58,7 @@ func newServeCommand() *cobra.Command {
 	f.IntVar(&flags.PoolSize, "pool-size", flags.PoolSize, "warm sandboxes to keep ready; -1 chooses by cores, 0 is off")
 	f.Int64Var(&flags.DiskGiB, "disk-gib", 0, "largest size of the storage pool; 0 chooses by free space")
 	f.StringVar(&flags.Resolvers, "resolvers", "", "DNS servers for sandboxes, ip:port,…; empty takes the host's")
+	f.StringVar(&flags.RateLimits, "rate-limits", "", "NAME=REQUESTS/SECONDS,… with names of authenticated, sandbox-create, sandbox-lifecycle, anonymous, failed-auth")
 	f.StringVar(&flags.LogLevel, "log-level", flags.LogLevel, "debug, info, warn or error")
 	return cmd
 }
@@ -69,6 +75,7 @@ func overlay(cmd *cobra.Command, cfg *config.Config, flags config.Config) {
 		"pool-size":    func() { cfg.PoolSize = flags.PoolSize },
 		"disk-gib":     func() { cfg.DiskGiB = flags.DiskGiB },
 		"resolvers":    func() { cfg.Resolvers = flags.Resolvers },
+		"rate-limits":  func() { cfg.RateLimits = flags.RateLimits },
 		"log-level":    func() { cfg.LogLevel = flags.LogLevel },
 	}
 	for name, apply := range set {

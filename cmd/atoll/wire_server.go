@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -200,13 +201,23 @@ func (s *server) openGateway(ctx context.Context) error {
 		mcp.Options{
 			Version: version, Log: s.log, BaseURL: base, SessionKey: sessionKey[:],
 			Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) },
+			Audit: func(ctx context.Context, e engine.AuditEntry) {
+				from := auth.OriginOf(ctx)
+				e.IP, e.UserAgent, e.Source = from.IP, from.UserAgent, cmp.Or(from.Source, "mcp")
+				s.core.Accounts().Audit.Record(e)
+			},
 		})
 	if err != nil {
 		return err
 	}
+	limits, err := auth.ParseLimits(s.cfg.RateLimits)
+	if err != nil {
+		return errors.Join(err, agents.Close())
+	}
 	front, err := gateway.Open(ctx, gateway.Config{
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
-		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), Services: s.services(), MCP: agents.Handler(),
+		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), Accounts: s.core.Accounts(), Limits: limits,
+		Services: s.services(), MCP: agents.Handler(),
 		Metrics: s.metrics(), Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
 	})
 	if err != nil {

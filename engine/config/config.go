@@ -54,6 +54,10 @@ type Config struct {
 	// as ip:port, separated by commas; empty takes the host's.
 	Resolvers string `koanf:"resolvers"`
 
+	// RateLimits are the rate limits to enforce, as NAME=REQUESTS/SECONDS,
+	// separated by commas; empty limits failed authentication only.
+	RateLimits string `koanf:"rate_limits"`
+
 	LogLevel string `koanf:"log_level"` // debug, info, warn, error
 }
 

@@ -29,6 +29,11 @@ func (s sandboxes) Resize(ctx context.Context, ref engine.SandboxRef, r engine.R
 	if err := firstError(checkResize(sb, want), s.room(ctx, sb, want)); err != nil {
 		return engine.Sandbox{}, public(err)
 	}
+	free, err := s.within(ctx, sb, want, sb.State == engine.StateStarted)
+	if err != nil {
+		return engine.Sandbox{}, public(err)
+	}
+	defer free()
 	if err := s.resize(ctx, sb, want); err != nil {
 		return engine.Sandbox{}, public(cause(ctx, err))
 	}

@@ -39,6 +39,9 @@ func (s snapshots) Save(ctx context.Context, ref engine.SandboxRef, name string)
 	}
 	saved, err := s.saveDisk(ctx, sb, engine.StateSnapshotting, sn.Disk)
 	if err == nil {
+		err = s.snapshotFits(ctx, sn.OrganizationID, saved.SizeBytes)
+	}
+	if err == nil {
 		err = s.setSnapshot(ctx, &sn, engine.SnapshotActive, func(n *engine.Snapshot) { n.SizeBytes = saved.SizeBytes })
 	}
 	if err != nil {

@@ -28,6 +28,9 @@ type Store interface {
 	RegistryStore
 	CatalogStore
 	WarmPoolStore
+	AccountStore
+	MemberStore
+	AuditStore
 }
 
 // SandboxStore keeps sandboxes.
@@ -58,13 +61,54 @@ type SnapshotStore interface {
 
 // KeyStore keeps API keys.
 type KeyStore interface {
-	EnsureOrganization(ctx context.Context, id, name string, at time.Time) error
 	InsertKey(ctx context.Context, k store.Key, secret string) error
 	PutKey(ctx context.Context, k store.Key, secret string) error
 	KeyBySecret(ctx context.Context, secret string) (store.Key, error)
 	ListKeys(ctx context.Context, organizationID string) ([]store.Key, error)
-	DeleteKey(ctx context.Context, organizationID, idOrName string) error
+	KeyByName(ctx context.Context, organizationID, userID, name string) (store.Key, error)
+	DeleteKey(ctx context.Context, organizationID, userID, name string) error
 	TouchKey(ctx context.Context, id string, at time.Time) error
+}
+
+// AccountStore keeps users, organizations and their quotas.
+type AccountStore interface {
+	EnsureUser(ctx context.Context, u engine.User) error
+	User(ctx context.Context, id string) (engine.User, error)
+	Users(ctx context.Context) ([]engine.User, error)
+	InsertUser(ctx context.Context, u engine.User, o engine.Organization, quota *engine.RegionQuota, k store.Key, secret string) error
+	EnsureOrganization(ctx context.Context, o engine.Organization) error
+	InsertOrganization(ctx context.Context, o engine.Organization) error
+	Organization(ctx context.Context, id string) (engine.Organization, error)
+	Organizations(ctx context.Context, userID string) ([]engine.Organization, error)
+	ChangeOrganization(ctx context.Context, id string, change func(*engine.Organization)) error
+	DeleteOrganization(ctx context.Context, id string) error
+	RegionQuotas(ctx context.Context, organizationID string) ([]engine.RegionQuota, error)
+	InsertRegionQuota(ctx context.Context, q engine.RegionQuota) error
+	PutRegionQuota(ctx context.Context, q engine.RegionQuota) error
+	DeleteRegionQuota(ctx context.Context, organizationID, region string, class engine.Class) error
+	Usage(ctx context.Context, organizationID, except string) ([]store.Use, error)
+	CountSnapshots(ctx context.Context, organizationID string) (int, error)
+}
+
+// MemberStore keeps who belongs to an organization and what they may do.
+type MemberStore interface {
+	Members(ctx context.Context, organizationID, userID string) ([]store.Member, error)
+	SetAccess(ctx context.Context, organizationID, userID string, a engine.Access, at time.Time) error
+	DeleteMember(ctx context.Context, organizationID, userID string) error
+	Roles(ctx context.Context, organizationID string) ([]engine.Role, error)
+	InsertRole(ctx context.Context, r engine.Role) error
+	UpdateRole(ctx context.Context, r engine.Role) error
+	DeleteRole(ctx context.Context, organizationID, id string) error
+	Invitations(ctx context.Context, q store.InvitationQuery) ([]store.Invitation, error)
+	InsertInvitation(ctx context.Context, i store.Invitation) error
+	UpdateInvitation(ctx context.Context, i store.Invitation, userID string) error
+}
+
+// AuditStore keeps the audit trail.
+type AuditStore interface {
+	AppendAudit(ctx context.Context, entries ...engine.AuditEntry) error
+	Audit(ctx context.Context, q engine.AuditQuery) (engine.AuditPage, error)
+	PurgeAudit(ctx context.Context, before time.Time, keep int) error
 }
 
 // Cluster is what core needs of engine/cluster.
@@ -118,15 +162,17 @@ func (c Config) withDefaults() Config {
 // Toolboxes, Events, Keys and Inspector.
 type Core struct {
 	Config
-	ops      *ops
-	activity *activity
-	routes   *routes
-	pools    *pools
-	progress progress
-	keyCache *keyCache
-	suspects chan struct{}
-	warm     *warm
-	images   sync.RWMutex // read: one is made ready; write: one is dropped
+	ops        *ops
+	activity   *activity
+	routes     *routes
+	pools      *pools
+	progress   progress
+	principals *principals
+	standings  *standings
+	audit      *audit
+	suspects   chan struct{}
+	warm       *warm
+	images     sync.RWMutex // read: one is made ready; write: one is dropped
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup // everything that outlives a call
@@ -140,9 +186,10 @@ func New(c Config) (*Core, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	core := &Core{
 		Config: c.withDefaults(), ops: newOps(), activity: newActivity(), routes: newRoutes(),
-		keyCache: newKeyCache(), suspects: make(chan struct{}, 1), warm: newWarm(), stop: stop,
+		principals: newPrincipals(), standings: newStandings(), suspects: make(chan struct{}, 1), warm: newWarm(), stop: stop,
 	}
 	core.pools = newPools(core)
+	core.audit = newAudit(core)
 	core.wg.Go(func() { core.flushActivity(ctx) })
 	return core, nil
 }
@@ -154,6 +201,7 @@ func (c *Core) Close(ctx context.Context) error {
 	c.stop()
 	c.wg.Wait()
 	c.pools.closeAll()
+	c.audit.close()
 	return err
 }
 

@@ -111,6 +111,9 @@ type birth struct {
 }
 
 func (s sandboxes) create(ctx context.Context, req engine.CreateSandbox, key *store.Idempotency, watch *stopwatch) (engine.Sandbox, error) {
+	if err := s.active(ctx, req.OrganizationID); err != nil {
+		return engine.Sandbox{}, err
+	}
 	b, err := s.conceive(ctx, req)
 	if err != nil {
 		return engine.Sandbox{}, err
@@ -262,6 +265,11 @@ func (s sandboxes) record(ctx context.Context, b *birth, runner string) error {
 		return s.write(ctx, &b.row, func(row *store.Sandbox) { row.Runner = runner })
 	}
 	b.row.Runner = runner
+	free, err := s.within(ctx, &b.row, b.row.Resources, true)
+	if err != nil {
+		return err
+	}
+	defer free()
 	if err := s.Store.InsertSandbox(ctx, &b.row, b.key); err != nil {
 		return err
 	}

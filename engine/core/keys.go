@@ -1,13 +1,12 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"math/big"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,10 +19,7 @@ const (
 	secretPrefix = "atl_"
 	secretLen    = 40
 	base62       = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-	// keyTTL bounds for how long a key works here that another server has
-	// revoked. One that this server revokes ends at once.
-	keyTTL = 5 * time.Second
+	maxKeys      = 1000 // of one organization
 )
 
 // NewSecret makes the secret of an API key: atl_ and 40 letters and digits,
@@ -41,47 +37,20 @@ func NewSecret() string {
 	return b.String()
 }
 
-// Keys is API keys.
+// Keys is API keys. It implements engine.Keys and engine.KeyRing.
 type Keys struct{ *Core }
 
 // Keys authenticates callers and manages their keys.
 func (c *Core) Keys() Keys { return Keys{c} }
 
-var _ engine.Keys = Keys{}
+var (
+	_ engine.Keys    = Keys{}
+	_ engine.KeyRing = Keys{}
+)
 
-type keyCache struct {
-	mu sync.Mutex
-	m  map[[sha256.Size]byte]cachedKey
-}
-
-type cachedKey struct {
-	key store.Key
-	at  time.Time
-}
-
-func newKeyCache() *keyCache { return &keyCache{m: map[[sha256.Size]byte]cachedKey{}} }
-
-func (k *keyCache) look(secret string, now time.Time) (store.Key, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	got, ok := k.m[sha256.Sum256([]byte(secret))]
-	return got.key, ok && now.Sub(got.at) < keyTTL
-}
-
-func (k *keyCache) keep(secret string, key store.Key, now time.Time) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.m) > 1000 {
-		clear(k.m)
-	}
-	k.m[sha256.Sum256([]byte(secret))] = cachedKey{key, now}
-}
-
-func (k *keyCache) forget() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	clear(k.m)
-}
+// Changed returns a channel that is closed when a principal may have changed:
+// who holds a stream open asks again then.
+func (k Keys) Changed() <-chan struct{} { return k.principals.changed() }
 
 // Authenticate tells who a secret belongs to.
 func (k Keys) Authenticate(ctx context.Context, secret string) (engine.Principal, error) {
@@ -89,26 +58,52 @@ func (k Keys) Authenticate(ctx context.Context, secret string) (engine.Principal
 		return engine.Principal{}, unauthenticated("the API key is missing")
 	}
 	now := k.Now()
-	key, ok := k.keyCache.look(secret, now)
+	p, gen, ok := k.principals.look(secret, now)
 	if !ok {
 		var err error
-		key, err = k.Store.KeyBySecret(ctx, secret)
-		if engine.KindOf(err) == engine.KindNotFound {
-			return engine.Principal{}, unauthenticated("the API key is not known")
+		if p, err = k.principal(ctx, secret, now); err != nil {
+			return engine.Principal{}, err
 		}
-		if err != nil {
-			return engine.Principal{}, public(err)
-		}
-		k.keyCache.keep(secret, key, now)
-		k.used(ctx, key, now)
+		k.principals.keep(secret, gen, p, now)
 	}
-	if !key.ExpiresAt.IsZero() && !now.Before(key.ExpiresAt) {
+	if !p.ExpiresAt.IsZero() && !now.Before(p.ExpiresAt) {
 		return engine.Principal{}, unauthenticated("the API key has expired")
 	}
-	return engine.Principal{
-		OrganizationID: key.OrganizationID, KeyID: key.ID, KeyName: key.Name,
-		Permissions: slices.Clone(key.Permissions), Admin: key.Admin,
-	}, nil
+	p.Permissions = slices.Clone(p.Permissions)
+	return p, nil
+}
+
+// principal reads who a secret belongs to. A key whose user has left the
+// organization is as good as revoked.
+func (k Keys) principal(ctx context.Context, secret string, now time.Time) (engine.Principal, error) {
+	key, err := k.Store.KeyBySecret(ctx, secret)
+	if engine.KindOf(err) == engine.KindNotFound {
+		return engine.Principal{}, unauthenticated("the API key is not known")
+	}
+	if err != nil {
+		return engine.Principal{}, public(err)
+	}
+	m, err := k.member(ctx, key.OrganizationID, key.UserID)
+	if engine.KindOf(err) == engine.KindNotFound {
+		return engine.Principal{}, unauthenticated("the API key's user has left the organization")
+	}
+	if err != nil {
+		return engine.Principal{}, public(err)
+	}
+	org, err := k.standing(ctx, key.OrganizationID)
+	if err != nil {
+		return engine.Principal{}, public(err)
+	}
+	k.used(ctx, key, now)
+	p := engine.Principal{
+		OrganizationID: key.OrganizationID, KeyID: key.ID, KeyName: key.Name, KeyPrefix: key.Prefix, KeySuffix: key.Suffix,
+		ExpiresAt: key.ExpiresAt, UserID: key.UserID, UserEmail: m.Email, Role: m.Role,
+		Unrestricted: key.Unrestricted, Permissions: m.permissions(), Admin: key.Admin, Rates: org.Quota.Rates(),
+	}
+	if !key.Unrestricted {
+		p.Permissions = slices.DeleteFunc(p.Permissions, func(s string) bool { return !slices.Contains(key.Permissions, s) })
+	}
+	return p, nil
 }
 
 func unauthenticated(message string) error {
@@ -126,63 +121,183 @@ func (k Keys) used(ctx context.Context, key store.Key, now time.Time) {
 	})
 }
 
-// EnsureAdmin makes secret the admin's key of the default organization, in
-// place of the one before.
+// EnsureAdmin makes secret the key of the server's own administrator in the
+// default organization, in place of the one before.
 func (k Keys) EnsureAdmin(ctx context.Context, secret string) error {
 	if len(secret) < 16 {
 		return invalid("the admin API key has %d characters", len(secret)).WithHint("use at least 16, or leave ATOLL_API_KEY out to have one made")
 	}
 	now := k.Now().UTC()
-	if old, err := k.Store.KeyBySecret(ctx, secret); err == nil && old.Admin && old.OrganizationID == engine.DefaultOrganization {
-		return nil // the same as at the last start, and so is its id
-	}
-	if err := k.Store.EnsureOrganization(ctx, engine.DefaultOrganization, "Default", now); err != nil {
+	user := engine.User{ID: engine.DefaultUser, Name: "admin", Email: "admin@localhost", Admin: true, CreatedAt: now}
+	if err := k.Store.EnsureUser(ctx, user); err != nil {
 		return public(err)
 	}
-	defer k.keyCache.forget()
-	return public(k.Store.PutKey(ctx, store.Key{Admin: true, APIKey: engine.APIKey{
-		ID: uuid.NewString(), OrganizationID: engine.DefaultOrganization, Name: "admin",
-		Prefix: prefix(secret), CreatedAt: now,
-	}}, secret))
+	err := k.Store.EnsureOrganization(ctx, engine.Organization{
+		ID: engine.DefaultOrganization, Name: "Default", CreatedBy: user.ID, Personal: true, CreatedAt: now, UpdatedAt: now,
+	})
+	if err != nil {
+		return public(err)
+	}
+	if old, err := k.Store.KeyBySecret(ctx, secret); err == nil && serverKey(old) {
+		return nil // the same as at the last start, and so is its id
+	}
+	defer k.principals.forget()
+	key := newKey(engine.DefaultOrganization, user.ID, adminKey, secret, now)
+	key.Admin, key.Unrestricted = true, true
+	return public(k.Store.PutKey(ctx, key, secret))
 }
 
-func prefix(secret string) string { return secret[:min(len(secret)/3, 8)] }
+// adminKey is the name of the key that the server's start makes.
+const adminKey = "admin"
 
-// Create makes a key and returns its secret, which cannot be read again.
-func (k Keys) Create(ctx context.Context, organizationID, name string, permissions []string, expires time.Time) (engine.APIKey, string, error) {
+func serverKey(k store.Key) bool {
+	return k.Admin && k.Name == adminKey && k.UserID == engine.DefaultUser && k.OrganizationID == engine.DefaultOrganization
+}
+
+func newKey(organizationID, userID, name, secret string, now time.Time) store.Key {
+	shown := min(len(secret)/3, 8)
+	return store.Key{APIKey: engine.APIKey{
+		ID: uuid.NewString(), OrganizationID: organizationID, UserID: userID, Name: name,
+		Prefix: secret[:shown], Suffix: secret[len(secret)-shown/2:], CreatedAt: now,
+	}}
+}
+
+// Create makes a key that can do no more than the caller.
+func (k Keys) Create(ctx context.Context, p engine.Principal, req engine.CreateKey) (engine.APIKey, string, error) {
 	now := k.Now().UTC()
-	err := firstError(checkOrganization(organizationID), checkText("name", name, 128))
-	switch {
-	case err != nil:
+	if err := checkKey(req, now); err != nil {
 		return engine.APIKey{}, "", err
-	case strings.TrimSpace(name) == "":
-		return engine.APIKey{}, "", invalid("name is empty").WithHint("name the key")
-	case !expires.IsZero() && !expires.After(now):
-		return engine.APIKey{}, "", invalid("expiresAt is in the past").WithHint("leave it out, or use a later time")
 	}
-	secret := NewSecret()
-	key := engine.APIKey{
-		ID: uuid.NewString(), OrganizationID: organizationID, Name: name, Prefix: prefix(secret),
-		Permissions: permissions, CreatedAt: now, ExpiresAt: expires,
-	}
-	if err := k.Store.InsertKey(ctx, store.Key{APIKey: key}, secret); err != nil {
+	org, user := cmp.Or(req.OrganizationID, p.OrganizationID), cmp.Or(req.UserID, p.UserID)
+	m, err := k.holder(ctx, p, org, user)
+	if err != nil {
 		return engine.APIKey{}, "", public(err)
 	}
-	return key, secret, nil
-}
-
-// List returns an organization's keys, without secrets.
-func (k Keys) List(ctx context.Context, organizationID string) ([]engine.APIKey, error) {
-	keys, err := k.Store.ListKeys(ctx, organizationID)
-	out := make([]engine.APIKey, len(keys))
-	for i := range keys {
-		out[i] = keys[i].APIKey
+	secret := NewSecret()
+	key := newKey(org, user, req.Name, secret, now)
+	key.ExpiresAt, key.Permissions, key.Unrestricted = req.ExpiresAt, req.Permissions, req.Permissions == nil
+	key.Admin = key.Unrestricted && p.Admin && user == p.UserID
+	if err := mayGrant(p, m, key.APIKey); err != nil {
+		return engine.APIKey{}, "", err
 	}
-	return out, public(err)
+	if all, err := k.Store.ListKeys(ctx, org); err != nil || len(all) >= maxKeys {
+		if err == nil {
+			err = engine.Errorf(engine.KindExhausted, "the organization has %d keys", len(all)).WithHint("delete some")
+		}
+		return engine.APIKey{}, "", public(err)
+	}
+	if err := k.Store.InsertKey(ctx, key, secret); err != nil {
+		return engine.APIKey{}, "", public(err)
+	}
+	return key.APIKey, secret, nil
 }
 
-// Revoke ends a key at once.
-func (k Keys) Revoke(ctx context.Context, organizationID, idOrName string) error {
-	defer k.keyCache.forget()
-	return public(k.Store.DeleteKey(ctx, organizationID, idOrName))
+func checkKey(req engine.CreateKey, now time.Time) error {
+	switch {
+	case strings.TrimSpace(req.Name) == "":
+		return invalid("name is empty").WithHint("name the key")
+	case req.Name == "current":
+		return invalid("name %q stands for the key of a request", req.Name).WithHint("choose another name")
+	case !req.ExpiresAt.IsZero() && !req.ExpiresAt.After(now):
+		return invalid("expiresAt is in the past").WithHint("leave it out, or use a later time")
+	}
+	return firstError(checkText("name", req.Name, 128), checkPermissions(req.Permissions))
+}
+
+func checkPermissions(list []string) error {
+	for i, s := range list {
+		if !slices.Contains(engine.Permissions(), s) {
+			return invalid("permission %s is not known", quote(s)).WithHint("use some of %s", strings.Join(engine.Permissions(), ", "))
+		}
+		if slices.Contains(list[:i], s) {
+			return invalid("permission %s is there twice", s)
+		}
+	}
+	return nil
+}
+
+// holder returns the member whose key it shall be. Keys of others, and keys in
+// other organizations than the caller's key is of, are not everybody's to make.
+func (k Keys) holder(ctx context.Context, p engine.Principal, org, user string) (member, error) {
+	if err := engine.Authorize(p, engine.ManageKeys, ""); err != nil {
+		return member{}, err
+	}
+	if user != p.UserID && !p.Admin {
+		return member{}, engine.Errorf(engine.KindDenied, "keys of other users are for administrators to make")
+	}
+	if org != p.OrganizationID && !p.Unrestricted {
+		return member{}, noOrganization(org)
+	}
+	m, err := k.member(ctx, org, user)
+	if engine.KindOf(err) == engine.KindNotFound {
+		return member{}, noOrganization(org)
+	}
+	return m, err
+}
+
+// mayGrant refuses keys that could do more than their maker.
+func mayGrant(p engine.Principal, m member, key engine.APIKey) error {
+	if key.Unrestricted {
+		if p.Unrestricted {
+			return nil
+		}
+		return engine.Errorf(engine.KindDenied, "a restricted key cannot make an unrestricted one").WithHint("name the permissions")
+	}
+	has := p.Permissions
+	if key.OrganizationID != p.OrganizationID || key.UserID != p.UserID {
+		has = m.permissions() // the maker's key is unrestricted
+	}
+	for _, s := range key.Permissions {
+		if !slices.Contains(has, s) {
+			return engine.Errorf(engine.KindDenied, "a key cannot get the permission %s, which its maker lacks", s).WithHint("leave it out")
+		}
+	}
+	return nil
+}
+
+// List returns the caller's keys, and for owners those of all members.
+func (k Keys) List(ctx context.Context, p engine.Principal) ([]engine.APIKey, error) {
+	keys, err := k.Store.ListKeys(ctx, p.OrganizationID)
+	if err != nil {
+		return nil, public(err)
+	}
+	all := ownsKeys(p) && engine.Authorize(p, engine.ManageKeys, "") == nil
+	out := []engine.APIKey{}
+	for _, key := range keys {
+		if all || key.UserID == p.UserID {
+			out = append(out, key.APIKey)
+		}
+	}
+	return out, nil
+}
+
+func ownsKeys(p engine.Principal) bool { return p.Admin || p.Role == engine.RoleOwner }
+
+// Key returns one of the caller's own keys.
+func (k Keys) Key(ctx context.Context, p engine.Principal, name string) (engine.APIKey, error) {
+	key, err := k.Store.KeyByName(ctx, p.OrganizationID, p.UserID, name)
+	return key.APIKey, public(err)
+}
+
+// Revoke ends a key at once, here and within seconds on other servers.
+func (k Keys) Revoke(ctx context.Context, p engine.Principal, userID, name string) error {
+	userID = cmp.Or(userID, p.UserID)
+	if err := engine.Authorize(p, engine.ManageKeys, ""); err != nil {
+		return err
+	}
+	if userID != p.UserID && !ownsKeys(p) {
+		return engine.Errorf(engine.KindDenied, "keys of other users are for owners to delete")
+	}
+	key, err := k.Store.KeyByName(ctx, p.OrganizationID, userID, name)
+	if err != nil {
+		return public(err)
+	}
+	if serverKey(key) {
+		return engine.Errorf(engine.KindDenied, "this is the server's own key").WithHint("start the server with another ATOLL_API_KEY to replace it")
+	}
+	if err := k.Store.DeleteKey(ctx, p.OrganizationID, userID, name); err != nil {
+		return public(err)
+	}
+	k.principals.forget()
+	return nil
 }

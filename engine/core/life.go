@@ -84,10 +84,15 @@ func (s sandboxes) start(ctx context.Context, sb *store.Sandbox, watch *stopwatc
 	if _, err := s.Scheduler.Place(ctx, req, s.Cluster.Runners(ctx)); err != nil {
 		return false, err
 	}
+	free, err := s.within(ctx, sb, sb.Resources, true)
+	if err != nil {
+		return false, err
+	}
 	before := *sb
 	err = s.move(ctx, sb, engine.StateStarting, func(row *store.Sandbox) {
 		row.Desired, row.Incarnation = engine.DesiredStarted, row.Incarnation+1
 	})
+	free()
 	if err != nil {
 		return false, err
 	}

@@ -210,10 +210,13 @@ func (c *Core) finishSnapshot(ctx context.Context, sn engine.Snapshot) error {
 }
 
 // Purge forgets sandboxes that were destroyed before the given time, and
-// idempotency keys that have expired.
+// idempotency keys that have expired, and what is old in the audit trail.
 func (c *Core) Purge(ctx context.Context, before time.Time) error {
 	if _, err := c.Store.PurgeSandboxes(ctx, before); err != nil {
 		return err
 	}
-	return c.Store.PurgeIdempotency(ctx, c.Now())
+	if err := c.Store.PurgeIdempotency(ctx, c.Now()); err != nil {
+		return err
+	}
+	return c.purgeAudit(ctx)
 }

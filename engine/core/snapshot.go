@@ -175,6 +175,11 @@ func (s snapshots) Create(ctx context.Context, req engine.CreateSnapshot) (engin
 // insertSnapshot stores a new snapshot, in place of one of the same name
 // whose pull failed.
 func (s snapshots) insertSnapshot(ctx context.Context, sn engine.Snapshot) error {
+	free, err := s.withinSnapshots(ctx, sn.OrganizationID)
+	if err != nil {
+		return err
+	}
+	defer free()
 	old, err := s.Store.Snapshot(ctx, engine.SnapshotRef{OrganizationID: sn.OrganizationID, IDOrName: sn.Name})
 	if err == nil && !old.General && old.State == engine.SnapshotError && old.Disk == "" {
 		if err := s.Store.DeleteSnapshot(ctx, old.ID); err != nil {
@@ -223,6 +228,9 @@ func (c *Core) ready(ctx context.Context, sn *engine.Snapshot, meanwhile engine.
 		return err
 	}
 	img, err := c.ensure(ctx, sn.OrganizationID, req)
+	if err == nil {
+		err = c.snapshotFits(ctx, sn.OrganizationID, img.SizeBytes)
+	}
 	if err != nil {
 		werr := c.setSnapshot(ctx, sn, engine.SnapshotError, func(n *engine.Snapshot) { n.Error = engine.AsError(err).Message })
 		return errors.Join(err, werr)

@@ -194,8 +194,8 @@ func TestKeys(t *testing.T) {
 	}
 	r.ok(k.EnsureAdmin(t.Context(), secret))
 	r.ok(k.EnsureAdmin(t.Context(), secret)) // each start of the server
-	p, err := k.Authenticate(t.Context(), secret)
-	if err != nil || !p.Admin || p.OrganizationID != engine.DefaultOrganization || p.KeyName != "admin" {
+	admin, err := k.Authenticate(t.Context(), secret)
+	if p := admin; err != nil || !p.Admin || !p.Unrestricted || p.OrganizationID != engine.DefaultOrganization || p.KeyName != "admin" {
 		t.Errorf("got %+v, %v", p, err)
 	}
 	wantKind(t, k.EnsureAdmin(t.Context(), "short"), engine.KindInvalid)
@@ -203,30 +203,37 @@ func TestKeys(t *testing.T) {
 		_, err := k.Authenticate(t.Context(), bad)
 		wantKind(t, err, engine.KindUnauthenticated)
 	}
-	key, made, err := k.Create(t.Context(), org, "ci", []string{"write:sandboxes"}, r.clock.Now().Add(time.Hour))
+	create := func(name string, permissions []string, expires time.Time) (engine.APIKey, string, error) {
+		return k.Create(t.Context(), admin, engine.CreateKey{Name: name, Permissions: permissions, ExpiresAt: expires})
+	}
+	key, made, err := create("ci", []string{"write:sandboxes"}, r.clock.Now().Add(time.Hour))
 	r.ok(err)
-	p, err = k.Authenticate(t.Context(), made)
-	want := engine.Principal{OrganizationID: org, KeyID: key.ID, KeyName: "ci", Permissions: []string{"write:sandboxes"}}
-	if d := cmp.Diff(want, p); d != "" || err != nil {
+	p, err := k.Authenticate(t.Context(), made)
+	want := engine.Principal{
+		OrganizationID: engine.DefaultOrganization, KeyID: key.ID, KeyName: "ci", KeyPrefix: made[:8], KeySuffix: made[40:],
+		ExpiresAt: p.ExpiresAt, UserID: engine.DefaultUser, UserEmail: "admin@localhost", Role: engine.RoleOwner,
+		Permissions: []string{"write:sandboxes"},
+	}
+	if d := cmp.Diff(want, p); d != "" || err != nil || !p.ExpiresAt.Equal(key.ExpiresAt) {
 		t.Error(d, err)
 	}
 	if strings.Contains(key.Prefix, made[8:]) || !strings.HasPrefix(made, key.Prefix) {
 		t.Errorf("got prefix %q", key.Prefix)
 	}
-	_, _, err = k.Create(t.Context(), org, "ci", nil, time.Time{})
+	_, _, err = create("ci", nil, time.Time{})
 	wantKind(t, err, engine.KindConflict)
 	r.clock.Advance(2 * time.Hour)
 	_, err = k.Authenticate(t.Context(), made)
 	wantKind(t, err, engine.KindUnauthenticated)
 
-	_, again, err := k.Create(t.Context(), org, "ci2", nil, time.Time{})
+	_, again, err := create("ci2", nil, time.Time{})
 	r.ok(err)
 	r.ok(second(k.Authenticate(t.Context(), again)))
-	r.ok(k.Revoke(t.Context(), org, "ci2"))
+	r.ok(k.Revoke(t.Context(), admin, "", "ci2"))
 	_, err = k.Authenticate(t.Context(), again)
 	wantKind(t, err, engine.KindUnauthenticated)
-	list, err := k.List(t.Context(), org)
-	if err != nil || len(list) != 1 || list[0].Name != "ci" {
+	list, err := k.List(t.Context(), admin)
+	if err != nil || len(list) != 2 || list[0].Name != "admin" || list[1].Name != "ci" {
 		t.Errorf("got %+v, %v", list, err)
 	}
 }

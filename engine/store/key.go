@@ -22,9 +22,12 @@ type keyRow struct {
 
 	ID             string `bun:",pk"`
 	OrganizationID string
+	UserID         string
 	Name           string
 	Hash           string
 	Prefix         string
+	Suffix         string
+	Unrestricted   bool
 	Permissions    string
 	Admin          bool
 	CreatedAt      int64
@@ -34,8 +37,8 @@ type keyRow struct {
 
 func (r *keyRow) key() Key {
 	k := Key{Admin: r.Admin, APIKey: engine.APIKey{
-		ID: r.ID, OrganizationID: r.OrganizationID, Name: r.Name, Prefix: r.Prefix,
-		CreatedAt: fromNanos(r.CreatedAt), ExpiresAt: fromNanos(r.ExpiresAt), LastUsedAt: fromNanos(r.LastUsedAt),
+		ID: r.ID, OrganizationID: r.OrganizationID, UserID: r.UserID, Name: r.Name, Prefix: r.Prefix, Suffix: r.Suffix,
+		Unrestricted: r.Unrestricted, CreatedAt: fromNanos(r.CreatedAt), ExpiresAt: fromNanos(r.ExpiresAt), LastUsedAt: fromNanos(r.LastUsedAt),
 	}}
 	fromJSON(r.Permissions, &k.Permissions)
 	return k
@@ -50,8 +53,8 @@ func hashSecret(secret string) string {
 
 func keyToRow(k Key, secret string) *keyRow {
 	return &keyRow{
-		ID: k.ID, OrganizationID: k.OrganizationID, Name: k.Name, Hash: hashSecret(secret), Prefix: k.Prefix,
-		Permissions: toJSON(k.Permissions), Admin: k.Admin, CreatedAt: toNanos(k.CreatedAt),
+		ID: k.ID, OrganizationID: k.OrganizationID, UserID: k.UserID, Name: k.Name, Hash: hashSecret(secret),
+		Prefix: k.Prefix, Suffix: k.Suffix, Unrestricted: k.Unrestricted, Permissions: toJSON(k.Permissions), Admin: k.Admin, CreatedAt: toNanos(k.CreatedAt),
 		ExpiresAt: toNanos(k.ExpiresAt), LastUsedAt: toNanos(k.LastUsedAt),
 	}
 }
@@ -62,12 +65,12 @@ func (s *Store) InsertKey(ctx context.Context, k Key, secret string) error {
 	return nameTaken(translate(err, "insert a key"), "api key", k.Name)
 }
 
-// PutKey stores a key under its organization and name, in place of the one
+// PutKey stores a key under its organization, user and name, in place of the one
 // that had the name or the secret before.
 func (s *Store) PutKey(ctx context.Context, k Key, secret string) error {
 	err := s.inTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		_, err := tx.NewDelete().Table("api_keys").
-			Where("(organization_id = ? AND name = ?) OR hash = ?", k.OrganizationID, k.Name, hashSecret(secret)).Exec(ctx)
+			Where("(organization_id = ? AND user_id = ? AND name = ?) OR hash = ?", k.OrganizationID, k.UserID, k.Name, hashSecret(secret)).Exec(ctx)
 		if err != nil {
 			return err
 		}
@@ -100,28 +103,25 @@ func (s *Store) ListKeys(ctx context.Context, organizationID string) ([]Key, err
 	return out, nil
 }
 
-// DeleteKey revokes a key by id or name.
-func (s *Store) DeleteKey(ctx context.Context, organizationID, idOrName string) error {
-	res, err := s.w.NewDelete().Table("api_keys").Where("organization_id = ?", organizationID).
-		Where("(id = ? OR name = ?)", idOrName, idOrName).Exec(ctx)
+// KeyByName finds a user's key in an organization.
+func (s *Store) KeyByName(ctx context.Context, organizationID, userID, name string) (Key, error) {
+	row := new(keyRow)
+	err := s.r.NewSelect().Model(row).Where("organization_id = ? AND user_id = ? AND name = ?", organizationID, userID, name).Scan(ctx)
 	if err != nil {
-		return translate(err, "delete a key")
+		return Key{}, missing(translate(err, "read a key"), "api key", name)
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return engine.Errorf(engine.KindNotFound, "api key %q does not exist", idOrName).Wrap(err)
-	}
-	return nil
+	return row.key(), nil
+}
+
+// DeleteKey revokes a user's key in an organization.
+func (s *Store) DeleteKey(ctx context.Context, organizationID, userID, name string) error {
+	res, err := s.w.NewDelete().Table("api_keys").
+		Where("organization_id = ? AND user_id = ? AND name = ?", organizationID, userID, name).Exec(ctx)
+	return affected(res, err, "delete a key", "api key", name)
 }
 
 // TouchKey remembers that a key was used.
 func (s *Store) TouchKey(ctx context.Context, id string, at time.Time) error {
 	_, err := s.w.NewUpdate().Table("api_keys").Set("last_used_at = ?", toNanos(at)).Where("id = ?", id).Exec(ctx)
 	return translate(err, "write a key's last use")
-}
-
-// EnsureOrganization creates an organization unless it exists.
-func (s *Store) EnsureOrganization(ctx context.Context, id, name string, at time.Time) error {
-	_, err := s.w.NewRaw("INSERT INTO organizations (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING",
-		id, name, toNanos(at)).Exec(ctx)
-	return translate(err, "create the organization")
 }

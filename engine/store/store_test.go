@@ -41,6 +41,10 @@ var suite = []struct {
 	{"snapshots", testSnapshots},
 	{"snapshot pages", testSnapshotPages},
 	{"keys", testKeys},
+	{"users", testUsers},
+	{"organizations", testOrganizations},
+	{"members", testMembers},
+	{"usage", testUsage},
 	{"audit", testAudit},
 	{"meta", testMeta},
 	{"secrets", testSecrets},
@@ -482,63 +486,6 @@ func testSnapshotPages(t *testing.T, s *store.Store) {
 	}
 	_, err = s.ListSnapshots(t.Context(), engine.SnapshotQuery{OrganizationID: "org", Page: -1})
 	wantKind(t, err, engine.KindInvalid)
-}
-
-func testKeys(t *testing.T, s *store.Store) {
-	ctx := t.Context()
-	if err := s.EnsureOrganization(ctx, "org", "Default", now); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.EnsureOrganization(ctx, "org", "Again", now); err != nil {
-		t.Fatal(err)
-	}
-	want := store.Key{Admin: true, APIKey: engine.APIKey{
-		ID: "k1", OrganizationID: "org", Name: "admin", Prefix: "atl_abc", Permissions: []string{"write:sandboxes"}, CreatedAt: now, ExpiresAt: now.Add(time.Hour),
-	}}
-	if err := s.InsertKey(ctx, want, "secret"); err != nil {
-		t.Fatal(err)
-	}
-	got, err := s.KeyBySecret(ctx, "secret")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
-	}
-	_, err = s.KeyBySecret(ctx, "Secret")
-	wantKind(t, err, engine.KindNotFound)
-	dup := want
-	dup.ID = "k2"
-	wantKind(t, s.InsertKey(ctx, dup, "secret2"), engine.KindConflict)
-	if err := s.PutKey(ctx, dup, "secret2"); err != nil {
-		t.Fatal(err)
-	}
-	_, err = s.KeyBySecret(ctx, "secret")
-	wantKind(t, err, engine.KindNotFound)
-	if err := s.TouchKey(ctx, "k2", now.Add(time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	keys, err := s.ListKeys(ctx, "org")
-	if err != nil || len(keys) != 1 || !keys[0].LastUsedAt.Equal(now.Add(time.Minute)) {
-		t.Errorf("got %+v, %v", keys, err)
-	}
-	if err := s.DeleteKey(ctx, "org", "admin"); err != nil {
-		t.Fatal(err)
-	}
-	wantKind(t, s.DeleteKey(ctx, "org", "admin"), engine.KindNotFound)
-}
-
-func testAudit(t *testing.T, s *store.Store) {
-	for i := range 3 {
-		e := store.AuditEntry{ID: fmt.Sprint(i), OrganizationID: "org", At: now, Actor: "k", Verb: "sandbox.create", Object: "s", Outcome: "ok"}
-		if err := s.AppendAudit(t.Context(), e, store.AuditEntry{OrganizationID: "other", Verb: "x"}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := s.Audit(t.Context(), "org", "2", 10)
-	if err != nil || len(got) != 2 || got[0].ID != "1" || got[0].Verb != "sandbox.create" || !got[0].At.Equal(now) {
-		t.Errorf("got %+v, %v", got, err)
-	}
 }
 
 func testMeta(t *testing.T, s *store.Store) {

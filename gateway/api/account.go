@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net/http"
 	"time"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -12,62 +13,6 @@ import (
 )
 
 func bytesReader(b []byte) io.ReadSeeker { return bytes.NewReader(b) }
-
-type apiKey struct {
-	Name        string   `json:"name"`
-	Value       string   `json:"value" doc:"masked"`
-	CreatedAt   string   `json:"createdAt"`
-	Permissions []string `json:"permissions" doc:"empty: all"`
-	LastUsedAt  *string  `json:"lastUsedAt"`
-	ExpiresAt   *string  `json:"expiresAt"`
-	UserID      string   `json:"userId"`
-}
-
-type user struct {
-	ID            string      `json:"id"`
-	Name          string      `json:"name"`
-	Email         string      `json:"email"`
-	EmailVerified bool        `json:"emailVerified"`
-	PublicKeys    []publicKey `json:"publicKeys"`
-	CreatedAt     string      `json:"createdAt"`
-}
-
-type publicKey struct {
-	Key  string `json:"key"`
-	Name string `json:"name"`
-}
-
-type organization struct {
-	ID                                 string            `json:"id"`
-	Name                               string            `json:"name"`
-	CreatedBy                          string            `json:"createdBy"`
-	Personal                           bool              `json:"personal"`
-	CreatedAt                          string            `json:"createdAt"`
-	UpdatedAt                          string            `json:"updatedAt"`
-	Suspended                          bool              `json:"suspended"`
-	SuspendedAt                        string            `json:"suspendedAt"`
-	SuspensionReason                   string            `json:"suspensionReason"`
-	SuspendedUntil                     string            `json:"suspendedUntil"`
-	SuspensionCleanupGracePeriodHours  float64           `json:"suspensionCleanupGracePeriodHours"`
-	MaxCPUPerSandbox                   float64           `json:"maxCpuPerSandbox"`
-	MaxMemoryPerSandbox                float64           `json:"maxMemoryPerSandbox"`
-	MaxDiskPerSandbox                  float64           `json:"maxDiskPerSandbox"`
-	SecretQuota                        float64           `json:"secretQuota"`
-	MaxSecretsPerSandbox               float64           `json:"maxSecretsPerSandbox"`
-	SnapshotDeactivationTimeoutMinutes float64           `json:"snapshotDeactivationTimeoutMinutes"`
-	SandboxLimitedNetworkEgress        bool              `json:"sandboxLimitedNetworkEgress"`
-	PreviewWarningEnabled              bool              `json:"previewWarningEnabled"`
-	SSOEnabled                         bool              `json:"ssoEnabled"`
-	DefaultRegionID                    string            `json:"defaultRegionId"`
-	AuthenticatedRateLimit             *float64          `json:"authenticatedRateLimit"`
-	SandboxCreateRateLimit             *float64          `json:"sandboxCreateRateLimit"`
-	SandboxLifecycleRateLimit          *float64          `json:"sandboxLifecycleRateLimit"`
-	ExperimentalConfig                 map[string]string `json:"experimentalConfig"`
-	OtelConfig                         *string           `json:"otelConfig"`
-	AuthenticatedRateLimitTTL          *float64          `json:"authenticatedRateLimitTtlSeconds"`
-	SandboxCreateRateLimitTTL          *float64          `json:"sandboxCreateRateLimitTtlSeconds"`
-	SandboxLifecycleRateLimitTTL       *float64          `json:"sandboxLifecycleRateLimitTtlSeconds"`
-}
 
 type region struct {
 	ID             string  `json:"id"`
@@ -83,76 +28,104 @@ type byID struct {
 }
 
 func (a *API) registerAccount() {
+	handleCreated(a, "POST", "/api-keys", "Make a key; its value is shown once", a.createKey)
+	handle(a, "GET", "/api-keys", "The user's keys, and for owners those of all members", a.keys)
 	handle(a, "GET", "/api-keys/current", "The key of this request", a.currentKey)
+	handle(a, "GET", "/api-keys/{name}", "One of the user's keys", a.key)
+	handleEmpty(a, "DELETE", "/api-keys/{name}", "Revoke one of the user's keys", http.StatusNoContent, a.revokeOwnKey)
+	handleEmpty(a, "DELETE", "/api-keys/{userId}/{name}", "Revoke a key of a user of the organization", http.StatusNoContent, a.revokeKey)
 	handle(a, "GET", "/users/me", "The user of this request", a.me)
-	handle(a, "GET", "/organizations", "The organizations of this request's user", a.organizations)
-	handle(a, "GET", "/organizations/{organizationId}", "One organization", a.organization)
-	handle(a, "GET", "/sandbox/{sandboxId}/organization", "A sandbox's organization", a.sandboxOrganization)
+	handleCreated(a, "POST", "/admin/users", "Make a user with an organization and a key", a.createUser)
+	handle(a, "GET", "/admin/users", "All users", a.users)
+	handle(a, "GET", "/admin/users/{id}", "One user", a.user)
 	handle(a, "GET", "/shared-regions", "The regions that everybody may use", a.regions)
 	handle(a, "GET", "/regions", "The regions", a.regions)
 	handle(a, "GET", "/regions/{id}", "One region", a.region)
 }
 
 // epoch stands for times that are not recorded but that the contract wants.
-var epoch = wire.Time(time.Unix(0, 0))
+var epoch = wire.Moment(time.Time{})
 
-func (a *API) currentKey(ctx context.Context, _ *struct{}) (apiKey, error) {
+// caller is who a request speaks for.
+func caller(ctx context.Context) engine.Principal {
 	p, _ := auth.From(ctx)
-	permissions := p.Permissions
-	if permissions == nil {
-		permissions = []string{}
-	}
-	return apiKey{Name: p.KeyName, Value: "********", CreatedAt: epoch, Permissions: permissions, UserID: userID(p)}, nil
+	return p
 }
 
-// userID: there are no users beside keys yet, so a key's id stands for one.
-func userID(p engine.Principal) string { return p.KeyID }
+type createKeyInput struct{ Body wire.CreateAPIKey }
 
-func (a *API) me(ctx context.Context, _ *struct{}) (user, error) {
-	p, _ := auth.From(ctx)
-	return user{
-		ID: userID(p), Name: p.KeyName, Email: p.KeyName + "@localhost",
-		PublicKeys: []publicKey{}, CreatedAt: epoch,
-	}, nil
-}
-
-func (a *API) organizations(ctx context.Context, _ *struct{}) ([]organization, error) {
-	p, _ := auth.From(ctx)
-	return []organization{a.describe(p.OrganizationID, userID(p))}, nil
-}
-
-type organizationInput struct {
-	ID string `path:"organizationId"`
-}
-
-func (a *API) organization(ctx context.Context, in *organizationInput) (organization, error) {
-	p, _ := auth.From(ctx)
-	if in.ID != p.OrganizationID {
-		return organization{}, engine.Errorf(engine.KindNotFound, "Organization with ID %s not found", in.ID)
-	}
-	return a.describe(in.ID, userID(p)), nil
-}
-
-func (a *API) sandboxOrganization(ctx context.Context, in *SandboxID) (organization, error) {
-	s, err := a.Sandboxes.Sandbox(ctx, ref(ctx, in.ID))
+func (a *API) createKey(ctx context.Context, in *createKeyInput) (wire.NewAPIKey, error) {
+	req, err := in.Body.Request()
 	if err != nil {
-		return organization{}, err
+		return wire.NewAPIKey{}, err
 	}
-	p, _ := auth.From(ctx)
-	return a.describe(s.OrganizationID, userID(p)), nil
+	k, secret, err := a.Accounts.Keys.Create(ctx, caller(ctx), req)
+	return wire.FromNewKey(k, secret), err
 }
 
-// describe tells of an organization; limits of 0 mean that there is none.
-func (a *API) describe(id, owner string) organization {
-	name := id
-	if id == engine.DefaultOrganization {
-		name = "default"
+func (a *API) keys(ctx context.Context, _ *struct{}) ([]wire.APIKey, error) {
+	all, err := a.Accounts.Keys.List(ctx, caller(ctx))
+	return each(all, wire.FromKey), err
+}
+
+// each converts a list, which is never null.
+func each[A, B any](all []A, convert func(A) B) []B {
+	out := make([]B, len(all))
+	for i, v := range all {
+		out[i] = convert(v)
 	}
-	return organization{
-		ID: id, Name: name, CreatedBy: owner, Personal: true, CreatedAt: epoch, UpdatedAt: epoch,
-		SuspendedAt: epoch, SuspendedUntil: epoch, SnapshotDeactivationTimeoutMinutes: 20160,
-		DefaultRegionID: a.Region, ExperimentalConfig: map[string]string{},
-	}
+	return out
+}
+
+func (a *API) currentKey(ctx context.Context, _ *struct{}) (wire.APIKey, error) {
+	p := caller(ctx)
+	k, err := a.Accounts.Keys.Key(ctx, p, p.KeyName)
+	return wire.FromKey(k), err
+}
+
+type keyName struct {
+	UserID string `path:"userId"`
+	Name   string `path:"name"`
+}
+
+type ownKeyName struct {
+	Name string `path:"name"`
+}
+
+func (a *API) key(ctx context.Context, in *ownKeyName) (wire.APIKey, error) {
+	k, err := a.Accounts.Keys.Key(ctx, caller(ctx), in.Name)
+	return wire.FromKey(k), err
+}
+
+func (a *API) revokeOwnKey(ctx context.Context, in *ownKeyName) error {
+	return a.Accounts.Keys.Revoke(ctx, caller(ctx), "", in.Name)
+}
+
+func (a *API) revokeKey(ctx context.Context, in *keyName) error {
+	return a.Accounts.Keys.Revoke(ctx, caller(ctx), in.UserID, in.Name)
+}
+
+func (a *API) me(ctx context.Context, _ *struct{}) (wire.User, error) {
+	p := caller(ctx)
+	u, err := a.Accounts.Users.User(ctx, p, p.UserID)
+	return wire.FromUser(u), err
+}
+
+type createUserInput struct{ Body wire.CreateUser }
+
+func (a *API) createUser(ctx context.Context, in *createUserInput) (wire.NewUser, error) {
+	made, err := a.Accounts.Users.CreateUser(ctx, caller(ctx), in.Body.Request())
+	return wire.NewUser{User: wire.FromUser(made.User), OrganizationID: made.Organization.ID, APIKey: made.Secret}, err
+}
+
+func (a *API) users(ctx context.Context, _ *struct{}) ([]wire.User, error) {
+	all, err := a.Accounts.Users.Users(ctx, caller(ctx))
+	return each(all, wire.FromUser), err
+}
+
+func (a *API) user(ctx context.Context, in *byID) (wire.User, error) {
+	u, err := a.Accounts.Users.User(ctx, caller(ctx), in.ID)
+	return wire.FromUser(u), err
 }
 
 func (a *API) regions(context.Context, *struct{}) ([]region, error) {

@@ -28,6 +28,7 @@ type Config struct {
 	Events    engine.Events
 	Inspector engine.Inspector
 	Services  engine.Services
+	Accounts  engine.Accounts
 	Guard     *auth.Guard
 	// BaseURL returns the URL under which the caller reaches this server,
 	// without a trailing slash.
@@ -77,6 +78,10 @@ func New(c Config) *API {
 func (a *API) register() {
 	a.registerServer()
 	a.registerAccount()
+	a.registerOrganizations()
+	a.registerMembers()
+	a.registerQuotas()
+	a.registerAudit()
 	a.registerSandboxes()
 	a.registerLists()
 	a.registerSettings()
@@ -126,16 +131,41 @@ func (a *API) route(method, path string, h http.Handler) {
 
 func (a *API) access(o Operation, next http.Handler) http.Handler {
 	if o.Access == Public {
-		return next
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if a.Guard.Allow(w, r, auth.LimitAnonymous) {
+				next.ServeHTTP(w, r)
+			}
+		})
 	}
-	return a.Guard.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, _ := auth.From(r.Context())
-		if err := auth.Permit(p, o.Access); err != nil {
+	limit := limitOf(o)
+	return a.Guard.Require(a.audited(o, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := auth.Permit(caller(r.Context()), o.Access); err != nil {
 			wire.WriteError(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r)
-	}))
+		if limit == "" || a.Guard.Allow(w, r, limit) {
+			next.ServeHTTP(w, r)
+		}
+	})))
+}
+
+// limitOf names the rate limit that an operation counts towards beside that
+// for all requests.
+func limitOf(o Operation) string {
+	switch o.Key() {
+	case "POST /sandbox", "POST /sandbox/{sandboxIdOrName}/fork":
+		return auth.LimitCreate
+	case "DELETE /sandbox/{sandboxIdOrName}":
+		return auth.LimitLifecycle
+	}
+	name, ok := strings.CutPrefix(o.Key(), "POST /sandbox/{sandboxIdOrName}/")
+	switch name {
+	case "start", "stop", "pause", "archive", "recover", "resize", "snapshot", "backup":
+		if ok {
+			return auth.LimitLifecycle
+		}
+	}
+	return ""
 }
 
 type baseKey struct{}

@@ -11,7 +11,7 @@ func (a *API) registerExtensions() {
 	handle(a, "GET", "/doctor", "What this host can and cannot do", a.doctor)
 	handle(a, "GET", "/sandbox/{sandboxIdOrName}/stats", "A sample of a sandbox's use", a.stats)
 	handleEmpty(a, "POST", "/admin/shutdown", "End the server; sandboxes go on", http.StatusAccepted, a.shutdown)
-	a.route("GET", "/events", http.HandlerFunc(a.events))
+	a.route("GET", "/events", a.Guard.Stream(http.HandlerFunc(a.events)))
 }
 
 func (a *API) doctor(ctx context.Context, _ *struct{}) (wire.Report, error) {

@@ -42,7 +42,11 @@ type none struct{}
 
 // handle registers an operation that answers 200 with a body.
 func handle[I, B any](a *API, method, path, summary string, fn func(context.Context, *I) (B, error)) {
-	huma.Register(a.huma, a.operation(method, path, summary, http.StatusOK),
+	handleStatus(a, method, path, summary, http.StatusOK, fn)
+}
+
+func handleStatus[I, B any](a *API, method, path, summary string, status int, fn func(context.Context, *I) (B, error)) {
+	huma.Register(a.huma, a.operation(method, path, summary, status),
 		func(ctx context.Context, in *I) (*output[B], error) {
 			body, err := fn(ctx, in)
 			if err != nil {
@@ -50,6 +54,11 @@ func handle[I, B any](a *API, method, path, summary string, fn func(context.Cont
 			}
 			return &output[B]{Body: body}, nil
 		})
+}
+
+// handleCreated registers an operation that answers 201 with a body.
+func handleCreated[I, B any](a *API, method, path, summary string, fn func(context.Context, *I) (B, error)) {
+	handleStatus(a, method, path, summary, http.StatusCreated, fn)
 }
 
 // handleEmpty registers an operation that answers with a status alone.

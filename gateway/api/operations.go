@@ -15,7 +15,8 @@ type Operation struct {
 	Method, Path string // below /api
 	Status       Status
 	// Access is the permission that a key needs: empty for any key, "public"
-	// for none at all, "admin" for an administrator's.
+	// for none at all, "owner" for an unrestricted one, whose user's role the
+	// operation looks at, "admin" for an administrator's.
 	Access string
 }
 
@@ -73,7 +74,7 @@ func Operations() []Operation {
 		{"GET", "/sandbox/ssh-access/validate", Missing, ""},
 		{"GET", "/sandbox/{sandboxId}/toolbox-proxy-url", Built, ""},
 		{"GET", "/sandbox/{sandboxId}/organization", Built, ""},
-		{"GET", "/sandbox/{sandboxId}/region-quota", Missing, "admin"},
+		{"GET", "/sandbox/{sandboxId}/region-quota", Built, "read:limits"},
 		{"GET", "/sandbox/{sandboxId}/secrets", Missing, "admin"},
 		{"GET", "/sandbox/{sandboxId}/telemetry/logs", Missing, ""},
 		{"GET", "/sandbox/{sandboxId}/telemetry/traces", Missing, ""},
@@ -123,41 +124,41 @@ func Operations() []Operation {
 		{"DELETE", "/secret/{secretId}", Built, "manage:secrets"},
 
 		// organizations
-		{"GET", "/organizations/invitations", Missing, ""},
-		{"GET", "/organizations/invitations/count", Missing, ""},
-		{"POST", "/organizations/invitations/{invitationId}/accept", Missing, "admin"},
-		{"POST", "/organizations/invitations/{invitationId}/decline", Missing, "admin"},
-		{"POST", "/organizations", Missing, "admin"},
+		{"GET", "/organizations/invitations", Built, ""},
+		{"GET", "/organizations/invitations/count", Built, ""},
+		{"POST", "/organizations/invitations/{invitationId}/accept", Built, "owner"},
+		{"POST", "/organizations/invitations/{invitationId}/decline", Built, "owner"},
+		{"POST", "/organizations", Built, "owner"},
 		{"GET", "/organizations", Built, ""},
-		{"PATCH", "/organizations/{organizationId}/default-region", Missing, "admin"},
+		{"PATCH", "/organizations/{organizationId}/default-region", Built, "owner"},
 		{"GET", "/organizations/{organizationId}", Built, ""},
-		{"DELETE", "/organizations/{organizationId}", Missing, "admin"},
-		{"GET", "/organizations/{organizationId}/usage", Missing, "read:limits"},
-		{"GET", "/organizations/{organizationId}/available-sandbox-classes", Missing, ""},
-		{"PATCH", "/organizations/{organizationId}/quota", Missing, "admin"},
-		{"PATCH", "/organizations/{organizationId}/quota/{regionId}", Missing, "admin"},
-		{"POST", "/organizations/{organizationId}/leave", Missing, "admin"},
-		{"POST", "/organizations/{organizationId}/suspend", Missing, "admin"},
-		{"POST", "/organizations/{organizationId}/unsuspend", Missing, "admin"},
+		{"DELETE", "/organizations/{organizationId}", Built, "owner"},
+		{"GET", "/organizations/{organizationId}/usage", Built, "read:limits"},
+		{"GET", "/organizations/{organizationId}/available-sandbox-classes", Built, ""},
+		{"PATCH", "/organizations/{organizationId}/quota", Built, "admin"},
+		{"PATCH", "/organizations/{organizationId}/quota/{regionId}", Built, "admin"},
+		{"POST", "/organizations/{organizationId}/leave", Built, "owner"},
+		{"POST", "/organizations/{organizationId}/suspend", Built, "admin"},
+		{"POST", "/organizations/{organizationId}/unsuspend", Built, "admin"},
 		{"GET", "/organizations/otel-config/by-sandbox-auth-token/{authToken}", Missing, "admin"},
 		{"GET", "/organizations/{organizationId}/otel-config", Missing, ""},
 		{"PUT", "/organizations/{organizationId}/otel-config", Missing, "admin"},
 		{"DELETE", "/organizations/{organizationId}/otel-config", Missing, "admin"},
-		{"POST", "/organizations/{organizationId}/sandbox-default-limited-network-egress", Missing, "admin"},
-		{"POST", "/organizations/{organizationId}/preview-warning", Missing, "admin"},
+		{"POST", "/organizations/{organizationId}/sandbox-default-limited-network-egress", Built, "admin"},
+		{"POST", "/organizations/{organizationId}/preview-warning", Built, "owner"},
 		{"POST", "/organizations/{organizationId}/sso-enabled", Missing, "admin"},
 		{"PUT", "/organizations/{organizationId}/experimental-config", Missing, "admin"},
-		{"POST", "/organizations/{organizationId}/roles", Missing, "admin"},
-		{"GET", "/organizations/{organizationId}/roles", Missing, ""},
-		{"PUT", "/organizations/{organizationId}/roles/{roleId}", Missing, "admin"},
-		{"DELETE", "/organizations/{organizationId}/roles/{roleId}", Missing, "admin"},
-		{"GET", "/organizations/{organizationId}/users", Missing, ""},
-		{"POST", "/organizations/{organizationId}/users/{userId}/access", Missing, "admin"},
-		{"DELETE", "/organizations/{organizationId}/users/{userId}", Missing, "admin"},
-		{"POST", "/organizations/{organizationId}/invitations", Missing, "admin"},
-		{"GET", "/organizations/{organizationId}/invitations", Missing, ""},
-		{"PUT", "/organizations/{organizationId}/invitations/{invitationId}", Missing, "admin"},
-		{"POST", "/organizations/{organizationId}/invitations/{invitationId}/cancel", Missing, "admin"},
+		{"POST", "/organizations/{organizationId}/roles", Built, "owner"},
+		{"GET", "/organizations/{organizationId}/roles", Built, ""},
+		{"PUT", "/organizations/{organizationId}/roles/{roleId}", Built, "owner"},
+		{"DELETE", "/organizations/{organizationId}/roles/{roleId}", Built, "owner"},
+		{"GET", "/organizations/{organizationId}/users", Built, ""},
+		{"POST", "/organizations/{organizationId}/users/{userId}/access", Built, "owner"},
+		{"DELETE", "/organizations/{organizationId}/users/{userId}", Built, "owner"},
+		{"POST", "/organizations/{organizationId}/invitations", Built, "owner"},
+		{"GET", "/organizations/{organizationId}/invitations", Built, "owner"},
+		{"PUT", "/organizations/{organizationId}/invitations/{invitationId}", Built, "owner"},
+		{"POST", "/organizations/{organizationId}/invitations/{invitationId}/cancel", Built, "owner"},
 		{"GET", "/regions", Built, ""},
 		{"POST", "/regions", Missing, "write:regions"},
 		{"GET", "/regions/{id}", Built, ""},
@@ -177,12 +178,12 @@ func Operations() []Operation {
 		{"GET", "/shared-regions", Built, "public"},
 
 		// api-keys
-		{"POST", "/api-keys", Missing, "manage:api_keys"},
-		{"GET", "/api-keys", Missing, ""},
+		{"POST", "/api-keys", Built, "manage:api_keys"},
+		{"GET", "/api-keys", Built, ""},
 		{"GET", "/api-keys/current", Built, ""},
-		{"GET", "/api-keys/{name}", Missing, ""},
-		{"DELETE", "/api-keys/{name}", Missing, "manage:api_keys"},
-		{"DELETE", "/api-keys/{userId}/{name}", Missing, "manage:api_keys"},
+		{"GET", "/api-keys/{name}", Built, ""},
+		{"DELETE", "/api-keys/{name}", Built, "manage:api_keys"},
+		{"DELETE", "/api-keys/{userId}/{name}", Built, "manage:api_keys"},
 
 		// users
 		{"GET", "/users/me", Built, ""},
@@ -205,12 +206,12 @@ func Operations() []Operation {
 		// webhooks
 		{"POST", "/webhooks/organizations/{organizationId}/app-portal-access", Missing, "admin"},
 		{"GET", "/webhooks/organizations/{organizationId}/initialization-status", Built, ""},
-		{"POST", "/webhooks/organizations/{organizationId}/initialize", Built, "admin"},
-		{"POST", "/webhooks/organizations/{organizationId}/refresh-endpoints", Built, "admin"},
+		{"POST", "/webhooks/organizations/{organizationId}/initialize", Built, "owner"},
+		{"POST", "/webhooks/organizations/{organizationId}/refresh-endpoints", Built, "owner"},
 
 		// audit
-		{"GET", "/audit/organizations/{organizationId}", Missing, "read:audit_logs"},
-		{"GET", "/audit/scenarios", Missing, "read:audit_logs"},
+		{"GET", "/audit/organizations/{organizationId}", Built, "read:audit_logs"},
+		{"GET", "/audit/scenarios", Built, "read:audit_logs"},
 
 		// runners
 		{"POST", "/runners", Missing, "write:runners"},
@@ -239,10 +240,10 @@ func Operations() []Operation {
 		{"DELETE", "/admin/runners/{id}", Missing, "admin"},
 		{"PATCH", "/admin/runners/{id}/scheduling", Missing, "admin"},
 		{"POST", "/admin/sandbox/{sandboxId}/recover", Missing, "admin"},
-		{"POST", "/admin/users", Missing, "admin"},
-		{"GET", "/admin/users", Missing, "admin"},
+		{"POST", "/admin/users", Built, "admin"},
+		{"GET", "/admin/users", Built, "admin"},
 		{"POST", "/admin/users/{id}/regenerate-key-pair", Missing, "admin"},
-		{"GET", "/admin/users/{id}", Missing, "admin"},
+		{"GET", "/admin/users/{id}", Built, "admin"},
 		{"POST", "/admin/webhooks/organizations/{organizationId}/send", Built, "admin"},
 		{"GET", "/admin/webhooks/organizations/{organizationId}/messages/{messageId}/attempts", Built, "admin"},
 		{"GET", "/admin/webhooks/status", Built, "admin"},
@@ -250,23 +251,19 @@ func Operations() []Operation {
 		{"POST", "/admin/docker-registry/{id}/set-default", Missing, "admin"},
 		{"GET", "/admin/snapshots/can-cleanup-image", Built, "admin"},
 		{"PATCH", "/admin/snapshots/{id}/general", Built, "admin"},
-		{"GET", "/admin/audit", Missing, "admin"},
-		{"POST", "/admin/organizations", Missing, "admin"},
-		{"POST", "/admin/organizations/{organizationId}/quota/{regionId}", Missing, "admin"},
-		{"PATCH", "/admin/organizations/{organizationId}/quota/{regionId}", Missing, "admin"},
-		{"GET", "/admin/organizations/{organizationId}/quota/{regionId}/{sandboxClass}", Missing, "admin"},
-		{"DELETE", "/admin/organizations/{organizationId}/quota/{regionId}/{sandboxClass}", Missing, "admin"},
-		{"POST", "/admin/organizations/{organizationId}/preview-warning", Missing, "admin"},
+		{"GET", "/admin/audit", Built, "admin"},
+		{"POST", "/admin/organizations", Built, "admin"},
+		{"POST", "/admin/organizations/{organizationId}/quota/{regionId}", Built, "admin"},
+		{"PATCH", "/admin/organizations/{organizationId}/quota/{regionId}", Built, "admin"},
+		{"GET", "/admin/organizations/{organizationId}/quota/{regionId}/{sandboxClass}", Built, "admin"},
+		{"DELETE", "/admin/organizations/{organizationId}/quota/{regionId}/{sandboxClass}", Built, "admin"},
+		{"POST", "/admin/organizations/{organizationId}/preview-warning", Built, "admin"},
 
 		// Health
 		{"GET", "/health", Built, "public"},
 		{"GET", "/health/ready", Built, "public"},
 	}
 }
-
-// manageWebhooks is the permission of our own operations on webhooks. It is not
-// of the contract: a key that lists its permissions can hold it as well.
-const manageWebhooks = "manage:webhooks"
 
 // Extensions returns the operations that the contract does not have.
 func Extensions() []Operation {
@@ -276,14 +273,14 @@ func Extensions() []Operation {
 		{"GET", "/openapi.json", Built, Public},
 		{"GET", "/sandbox/{sandboxIdOrName}/stats", Built, ""},
 		{"POST", "/admin/shutdown", Built, "admin"},
-		{"GET", "/webhooks/organizations/{organizationId}/endpoints", Built, manageWebhooks},
-		{"POST", "/webhooks/organizations/{organizationId}/endpoints", Built, manageWebhooks},
-		{"GET", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, manageWebhooks},
-		{"PATCH", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, manageWebhooks},
-		{"DELETE", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, manageWebhooks},
-		{"POST", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}/rotate-secret", Built, manageWebhooks},
-		{"GET", "/webhooks/organizations/{organizationId}/messages", Built, manageWebhooks},
-		{"GET", "/webhooks/organizations/{organizationId}/messages/{messageId}/attempts", Built, manageWebhooks},
-		{"POST", "/webhooks/organizations/{organizationId}/messages/{messageId}/resend", Built, manageWebhooks},
+		{"GET", "/webhooks/organizations/{organizationId}/endpoints", Built, "owner"},
+		{"POST", "/webhooks/organizations/{organizationId}/endpoints", Built, "owner"},
+		{"GET", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, "owner"},
+		{"PATCH", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, "owner"},
+		{"DELETE", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, "owner"},
+		{"POST", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}/rotate-secret", Built, "owner"},
+		{"GET", "/webhooks/organizations/{organizationId}/messages", Built, "owner"},
+		{"GET", "/webhooks/organizations/{organizationId}/messages/{messageId}/attempts", Built, "owner"},
+		{"POST", "/webhooks/organizations/{organizationId}/messages/{messageId}/resend", Built, "owner"},
 	}
 }

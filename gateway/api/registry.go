@@ -28,7 +28,7 @@ func fromRegistry(r engine.Registry) registry {
 }
 
 func (a *API) registerRegistries() {
-	handleStatus(a, "POST", "/docker-registry", "Keep an account at a registry of images", http.StatusCreated, a.createRegistry)
+	handleCreated(a, "POST", "/docker-registry", "Keep an account at a registry of images", a.createRegistry)
 	handle(a, "GET", "/docker-registry", "List registries", a.registries)
 	handle(a, "GET", "/docker-registry/{id}", "One registry, without its password", a.registry)
 	handle(a, "PATCH", "/docker-registry/{id}", "Change a registry", a.updateRegistry)

@@ -10,7 +10,7 @@ import (
 )
 
 func (a *API) registerSecrets() {
-	handleStatus(a, "POST", "/secret", "Keep a secret", http.StatusCreated, a.createSecret)
+	handleCreated(a, "POST", "/secret", "Keep a secret", a.createSecret)
 	handle(a, "GET", "/secret", "List all secrets", a.secrets)
 	handle(a, "GET", "/secret/paginated", "List secrets, page by page", a.secretPage)
 	handle(a, "GET", "/secret/{secretId}", "One secret, without its value", a.secret)

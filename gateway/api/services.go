@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/gateway/auth"
 	"github.com/atoll-sh/atoll/gateway/wire"
@@ -19,19 +17,6 @@ func (a *API) registerServices() {
 	a.registerWarmPools()
 	a.registerTelemetry()
 	a.registerWebhooks()
-}
-
-// handleStatus registers an operation that answers with a body and another
-// status than 200.
-func handleStatus[I, B any](a *API, method, path, summary string, status int, fn func(context.Context, *I) (B, error)) {
-	huma.Register(a.huma, a.operation(method, path, summary, status),
-		func(ctx context.Context, in *I) (*output[B], error) {
-			body, err := fn(ctx, in)
-			if err != nil {
-				return nil, wire.NewProblem(a.logged(ctx, err))
-			}
-			return &output[B]{Body: body}, nil
-		})
 }
 
 // offered answers for a service that this server does not have.

@@ -42,7 +42,7 @@ func fromWarmPool(p engine.WarmPool) warmPool {
 
 func (a *API) registerWarmPools() {
 	handle(a, "GET", "/warm-pools", "List warm pools", a.warmPools)
-	handleStatus(a, "POST", "/warm-pools", "Keep sandboxes of a snapshot started", http.StatusCreated, a.createWarmPool)
+	handleCreated(a, "POST", "/warm-pools", "Keep sandboxes of a snapshot started", a.createWarmPool)
 	handle(a, "PATCH", "/warm-pools/{id}", "Change how many wait", a.resizeWarmPool)
 	handleEmpty(a, "DELETE", "/warm-pools/{id}", "Delete a warm pool and what waits in it", http.StatusNoContent, a.deleteWarmPool)
 }

@@ -32,10 +32,10 @@ func fromWebhookStatus(s engine.WebhookStatus) webhookStatus {
 func (a *API) registerWebhooks() {
 	const org = "/webhooks/organizations/{organizationId}"
 	handle(a, "GET", org+"/initialization-status", "Whether an organization uses webhooks", a.webhookStatus)
-	handleStatus(a, "POST", org+"/initialize", "Begin to use webhooks", http.StatusCreated, a.initializeWebhooks)
+	handleCreated(a, "POST", org+"/initialize", "Begin to use webhooks", a.initializeWebhooks)
 	handleEmpty(a, "POST", org+"/refresh-endpoints", "Take changes that another server made", http.StatusNoContent, a.refreshWebhooks)
 	handle(a, "GET", org+"/endpoints", "List webhook endpoints", a.endpoints)
-	handleStatus(a, "POST", org+"/endpoints", "Send events to a URL; the answer has the signing secret", http.StatusCreated, a.createEndpoint)
+	handleCreated(a, "POST", org+"/endpoints", "Send events to a URL; the answer has the signing secret", a.createEndpoint)
 	handle(a, "GET", org+"/endpoints/{endpointId}", "One webhook endpoint", a.endpoint)
 	handle(a, "PATCH", org+"/endpoints/{endpointId}", "Change a webhook endpoint", a.updateEndpoint)
 	handleEmpty(a, "DELETE", org+"/endpoints/{endpointId}", "Delete a webhook endpoint and what waits for it", http.StatusNoContent, a.deleteEndpoint)
@@ -47,12 +47,12 @@ func (a *API) registerWebhooks() {
 	const admin = "/admin" + org
 	handle(a, "POST", admin+"/send", "Send a message to an organization's endpoints", a.sendWebhook)
 	handle(a, "GET", admin+"/messages/{messageId}/attempts", "The tries of a webhook message", a.attempts)
-	handleStatus(a, "POST", admin+"/initialize", "Begin to use webhooks", http.StatusCreated, a.initializeWebhooks)
+	handleCreated(a, "POST", admin+"/initialize", "Begin to use webhooks", a.initializeWebhooks)
 	handle(a, "GET", "/admin/webhooks/status", "Whether webhooks are delivered", a.webhooksEnabled)
 }
 
-func (a *API) webhookStatus(ctx context.Context, in *organizationInput) (webhookStatus, error) {
-	org, err := ownOrganization(ctx, in.ID)
+func (a *API) webhookStatus(ctx context.Context, in *OrganizationPath) (webhookStatus, error) {
+	org, err := ownOrganization(ctx, in.Organization)
 	if err != nil {
 		return webhookStatus{}, err
 	}
@@ -60,8 +60,8 @@ func (a *API) webhookStatus(ctx context.Context, in *organizationInput) (webhook
 	return fromWebhookStatus(s), err
 }
 
-func (a *API) initializeWebhooks(ctx context.Context, in *organizationInput) (webhookStatus, error) {
-	org, err := ownOrganization(ctx, in.ID)
+func (a *API) initializeWebhooks(ctx context.Context, in *OrganizationPath) (webhookStatus, error) {
+	org, err := ownOrganization(ctx, in.Organization)
 	if err != nil {
 		return webhookStatus{}, err
 	}
@@ -69,16 +69,16 @@ func (a *API) initializeWebhooks(ctx context.Context, in *organizationInput) (we
 	return fromWebhookStatus(s), err
 }
 
-func (a *API) refreshWebhooks(ctx context.Context, in *organizationInput) error {
-	org, err := ownOrganization(ctx, in.ID)
+func (a *API) refreshWebhooks(ctx context.Context, in *OrganizationPath) error {
+	org, err := ownOrganization(ctx, in.Organization)
 	if err != nil {
 		return err
 	}
 	return a.Services.Messages.Refresh(ctx, org)
 }
 
-func (a *API) endpoints(ctx context.Context, in *organizationInput) ([]wire.Endpoint, error) {
-	org, err := ownOrganization(ctx, in.ID)
+func (a *API) endpoints(ctx context.Context, in *OrganizationPath) ([]wire.Endpoint, error) {
+	org, err := ownOrganization(ctx, in.Organization)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,22 +15,26 @@ import (
 	"github.com/atoll-sh/atoll/gateway/wire"
 )
 
-// Guard authenticates requests.
+// Guard authenticates requests and counts them.
 type Guard struct {
-	keys   engine.Keys
-	failed *limiter
+	keys      engine.Keys
+	limits    []engine.RateLimit
+	callers   *limiter // by key
+	strangers *limiter // by address, apart from callers whom their number shall not harm
 }
 
-// Limits of failed authentication from one address. Requests with a good key
-// are never counted and never refused.
+// Limits of failed authentication from one address, unless others are given.
+// Requests with a good key are never counted as such.
 const (
 	failedLimit  = 30
 	failedWindow = time.Minute
 )
 
-// New returns a Guard that asks keys. now is the clock.
-func New(keys engine.Keys, now func() time.Time) *Guard {
-	return &Guard{keys: keys, failed: newLimiter(failedLimit, failedWindow, now)}
+// New returns a Guard that asks keys. now is the clock. Only failed
+// authentication is limited unless limits say more.
+func New(keys engine.Keys, now func() time.Time, limits ...engine.RateLimit) *Guard {
+	limits = append(slices.Clone(limits), engine.RateLimit{Name: LimitFailed, Limit: failedLimit, Window: failedWindow})
+	return &Guard{keys: keys, limits: limits, callers: newLimiter(now), strangers: newLimiter(now)}
 }
 
 type principalKey struct{}
@@ -54,16 +57,69 @@ func Organization(ctx context.Context) string {
 	return p.OrganizationID
 }
 
-// Require lets only requests with a good key pass, and hands the principal on
-// in the context.
+// Origin is where a request came from, for the audit trail.
+type Origin struct{ IP, UserAgent, Source string }
+
+type (
+	originKey struct{}
+	secretKey struct{}
+)
+
+// OriginOf returns where a request that passed Require came from.
+func OriginOf(ctx context.Context) Origin {
+	o, _ := ctx.Value(originKey{}).(Origin)
+	return o
+}
+
+// Require lets only requests with a good key pass that are not too many, and
+// hands the principal on in the context.
 func (g *Guard) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p, err := g.Authenticate(r)
+		secret, err := bearer(r)
+		var p engine.Principal
+		if err == nil {
+			p, err = g.keys.Authenticate(r.Context(), secret)
+		}
 		if err != nil {
 			g.refuse(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(With(r.Context(), p)))
+		ctx := With(r.Context(), p)
+		ctx = context.WithValue(ctx, secretKey{}, secret)
+		ctx = context.WithValue(ctx, originKey{}, Origin{IP: RemoteIP(r), UserAgent: r.UserAgent(), Source: r.Header.Get("X-Daytona-Source")})
+		if r = r.WithContext(ctx); g.Allow(w, r, LimitAuthenticated) {
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// Stream ends the context of a request that passed Require as soon as its key
+// is revoked, expires or may do less. It is for requests that last.
+func (g *Guard) Stream(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, _ := From(r.Context())
+		secret, _ := r.Context().Value(secretKey{}).(string)
+		ctx, cancel := g.Lasting(r.Context(), p, secret)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// Toolbox lets requests pass that may do what they want to a toolbox: looking
+// needs a key alone, anything else write:sandboxes. An upgrade may be a
+// terminal.
+func Toolbox(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		permission := engine.WriteSandboxes
+		if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Header.Get("Upgrade") == "" {
+			permission = ""
+		}
+		p, _ := From(r.Context())
+		if err := Permit(p, permission); err != nil {
+			wire.WriteError(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -89,8 +145,8 @@ func (g *Guard) AuthenticateToken(ctx context.Context, remote, secret string) (e
 		err = known
 	}
 	if engine.KindOf(err) == engine.KindUnauthenticated {
-		if left, _ := g.failed.hit(remote); left < 0 {
-			return engine.Principal{}, tooMany().Err()
+		if _, left, _ := g.fail(remote); left < 0 {
+			return engine.Principal{}, errTooMany
 		}
 	}
 	return engine.Principal{}, err
@@ -118,31 +174,25 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		wire.WriteError(w, r, err)
 		return
 	}
-	left, reset := g.failed.hit(RemoteIP(r))
-	setRate(w.Header(), left, reset)
+	l, left, reset := g.fail(RemoteIP(r))
+	setRate(w.Header(), l, left, reset)
 	if left < 0 {
-		w.Header().Set("Retry-After", seconds(reset))
-		wire.WriteProblem(w, r, tooMany())
+		refuseRate(w, r, reset, errTooMany)
 		return
 	}
 	w.Header().Set("WWW-Authenticate", `Bearer realm="atoll"`)
 	wire.WriteError(w, r, err)
 }
 
-func tooMany() *wire.Problem {
-	p := wire.NewProblem(engine.Errorf(engine.KindExhausted, "too many requests without a valid API key").
-		WithHint("wait a minute, then try with a valid key"))
-	p.StatusCode, p.Reason = http.StatusTooManyRequests, http.StatusText(http.StatusTooManyRequests)
-	return p
+// fail counts a failed authentication.
+func (g *Guard) fail(remote string) (l engine.RateLimit, left int, reset time.Duration) {
+	l, _ = g.limit(engine.Principal{}, LimitFailed)
+	left, reset = g.strangers.hit(LimitFailed+"\x00"+remote, l.Limit, l.Window)
+	return l, left, reset
 }
 
-func setRate(h http.Header, left int, reset time.Duration) {
-	h.Set("X-RateLimit-Limit-failed-auth", strconv.Itoa(failedLimit))
-	h.Set("X-RateLimit-Remaining-failed-auth", strconv.Itoa(max(left, 0)))
-	h.Set("X-RateLimit-Reset-failed-auth", seconds(reset))
-}
-
-func seconds(d time.Duration) string { return strconv.Itoa(int(d/time.Second) + 1) }
+var errTooMany = engine.Errorf(engine.KindExhausted, "too many requests without a valid API key").
+	WithHint("wait a minute, then try with a valid key")
 
 // RemoteIP returns the address of the peer, without its port.
 func RemoteIP(r *http.Request) string {
@@ -159,18 +209,9 @@ func Local(r *http.Request) bool {
 	return ip != nil && ip.IsLoopback() && r.Header.Get("X-Forwarded-For") == "" && r.Header.Get("Forwarded") == ""
 }
 
-// Permit tells whether p may do what needs the permission. An empty
-// permission needs a key only; PermissionAdmin needs an administrator's.
-func Permit(p engine.Principal, permission string) error {
-	switch {
-	case permission == "", p.Admin:
-		return nil
-	case permission != PermissionAdmin && (len(p.Permissions) == 0 || slices.Contains(p.Permissions, permission)):
-		return nil
-	}
-	return engine.Errorf(engine.KindDenied, "this API key lacks the permission %s", permission).
-		WithHint("use a key that has it")
-}
+// Permit tells whether p may do what needs the permission. It is
+// engine.Authorize for operations that name no object yet.
+func Permit(p engine.Principal, permission string) error { return engine.Authorize(p, permission, "") }
 
 // PermissionAdmin is what operations on the server itself need.
-const PermissionAdmin = "admin"
+const PermissionAdmin = engine.PermissionAdmin

@@ -7,9 +7,7 @@ import (
 
 // limiter counts events per key in windows of fixed length.
 type limiter struct {
-	limit  int
-	window time.Duration
-	now    func() time.Time
+	now func() time.Time
 
 	mu      sync.Mutex
 	windows map[string]window
@@ -23,13 +21,14 @@ type window struct {
 // maxWindows bounds the memory that strangers can make us spend.
 const maxWindows = 10_000
 
-func newLimiter(limit int, length time.Duration, now func() time.Time) *limiter {
-	return &limiter{limit: limit, window: length, now: now, windows: map[string]window{}}
+func newLimiter(now func() time.Time) *limiter {
+	return &limiter{now: now, windows: map[string]window{}}
 }
 
-// hit counts one event. It returns how many are left, negative when over the
-// limit, and when the window ends.
-func (l *limiter) hit(key string) (left int, reset time.Duration) {
+// hit counts one event of a key that may have limit of them in a window. It
+// returns how many are left, negative when over the limit, and when the window
+// ends.
+func (l *limiter) hit(key string, limit int, length time.Duration) (left int, reset time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -38,11 +37,11 @@ func (l *limiter) hit(key string) (left int, reset time.Duration) {
 		l.pruneLocked(now)
 	}
 	if !w.ends.After(now) {
-		w = window{ends: now.Add(l.window)}
+		w = window{ends: now.Add(length)}
 	}
 	w.count++
 	l.windows[key] = w
-	return l.limit - w.count, w.ends.Sub(now)
+	return limit - w.count, w.ends.Sub(now)
 }
 
 // pruneLocked drops ended windows, and all when none has ended.

@@ -84,6 +84,12 @@ func (c *Client) Events() engine.Events { return events{c} }
 // Inspector asks for samples and the host's abilities.
 func (c *Client) Inspector() engine.Inspector { return inspector{c} }
 
+// Keys returns the keys of the client's user.
+func (c *Client) Keys() engine.KeyRing { return keys{c} }
+
+// Users returns who may use the server.
+func (c *Client) Users() engine.Users { return users{c} }
+
 // Ready returns nil when the server can make sandboxes.
 func (c *Client) Ready(ctx context.Context) error {
 	return c.do(ctx, call{method: http.MethodGet, path: "/readyz"})

@@ -21,8 +21,8 @@ type conn struct {
 	remote     string
 	toolboxURL string
 
-	token        string
-	organization string
+	token     string
+	principal engine.Principal
 }
 
 // ended is why a connection is over, in the words of the close frame.
@@ -104,14 +104,20 @@ func (c *conn) talk(ctx context.Context, packets <-chan string) error {
 	if err := c.admit(ctx, packets); err != nil {
 		return err
 	}
-	changes, err := c.config.Events.Watch(ctx, c.organization)
+	revoked := ctx
+	if c.config.Lasting != nil {
+		var stop context.CancelFunc
+		revoked, stop = c.config.Lasting(ctx, c.principal, c.token)
+		defer stop()
+	}
+	changes, err := c.config.Events.Watch(ctx, c.principal.OrganizationID)
 	if err != nil {
 		return c.refuse(ctx, err)
 	}
 	if err := c.sendJSON(ctx, "40", connected{ulid.Make().String()}); err != nil {
 		return err
 	}
-	return c.stream(ctx, packets, changes)
+	return c.stream(ctx, revoked.Done(), packets, changes)
 }
 
 type handshake struct {
@@ -165,7 +171,7 @@ func (c *conn) connect(ctx context.Context, packet string) error {
 	if err != nil {
 		return c.refuse(ctx, err)
 	}
-	c.token, c.organization = body.Token, p.OrganizationID
+	c.token, c.principal = body.Token, p
 	return nil
 }
 
@@ -186,8 +192,8 @@ func (c *conn) reject(ctx context.Context, prefix, message string) error {
 }
 
 // stream passes changes on and keeps the connection alive. A token that has
-// become invalid ends it at the next ping.
-func (c *conn) stream(ctx context.Context, packets <-chan string, changes <-chan engine.Event) error {
+// become invalid ends it, at the next ping at the latest.
+func (c *conn) stream(ctx context.Context, revoked <-chan struct{}, packets <-chan string, changes <-chan engine.Event) error {
 	ping := time.NewTicker(c.limits.PingInterval)
 	defer ping.Stop()
 	pong := time.NewTimer(c.limits.PingInterval + c.limits.PingTimeout)
@@ -197,6 +203,11 @@ func (c *conn) stream(ctx context.Context, packets <-chan string, changes <-chan
 		select {
 		case <-ctx.Done(): // without a disconnect packet, so that clients wait before they try again
 			return ctx.Err()
+		case <-revoked:
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			err = c.expel(ctx)
 		case <-pong.C:
 			return end(websocket.StatusPolicyViolation, "ping timeout")
 		case <-ping.C:
@@ -222,10 +233,15 @@ func (c *conn) stream(ctx context.Context, packets <-chan string, changes <-chan
 func (c *conn) ping(ctx context.Context) error {
 	_, err := c.config.Authenticate(ctx, c.remote, c.token)
 	if engine.KindOf(err) == engine.KindUnauthenticated {
-		_ = c.send(ctx, "41")
-		return end(websocket.StatusPolicyViolation, "the token is no longer valid")
+		return c.expel(ctx)
 	}
 	return c.send(ctx, "2")
+}
+
+// expel ends the connection of a token that is no longer good.
+func (c *conn) expel(ctx context.Context) error {
+	_ = c.send(ctx, "41")
+	return end(websocket.StatusPolicyViolation, "the token is no longer valid")
 }
 
 func (c *conn) tell(ctx context.Context, e engine.Event) error {

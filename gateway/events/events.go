@@ -26,6 +26,9 @@ type Config struct {
 	// Authenticate returns whom a token belongs to. remote is the address of
 	// the peer.
 	Authenticate func(ctx context.Context, remote, token string) (engine.Principal, error)
+	// Lasting returns a context that ends when the token no longer is good.
+	// nil: that is noticed at the next ping.
+	Lasting func(ctx context.Context, p engine.Principal, token string) (context.Context, context.CancelFunc)
 	// ToolboxURL returns the base URL of toolboxes for the caller.
 	ToolboxURL func(*http.Request) string
 	Region     string       // told in snapshots; may be empty

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/enginetest/coretest"
 )
 
 // Keys that the fake knows.
@@ -36,6 +37,7 @@ type Engine struct {
 	tb       testing.TB
 	toolbox  *httptest.Server
 	watchers watchers
+	accounts *coretest.Rig // real: who may do what is not worth a second version
 
 	mu        sync.Mutex
 	sandboxes map[string]*engine.Sandbox
@@ -57,6 +59,8 @@ func NewWith(tb testing.TB, toolbox http.Handler) *Engine {
 	}
 	e.toolbox = httptest.NewServer(toolbox)
 	tb.Cleanup(e.toolbox.Close)
+	e.accounts = coretest.New(tb)
+	e.addKeys()
 	e.AddSnapshot(engine.Snapshot{
 		ID: uuid.NewString(), Name: "atoll-small", General: true, State: engine.SnapshotActive, Image: "atoll:default",
 		Resources: engine.Resources{CPU: 1, MemoryMiB: 1024, DiskMiB: 3072},
@@ -99,21 +103,21 @@ func (e *Engine) fail(call string) error {
 	return e.Fail(call)
 }
 
+// addKeys stores the keys that every test may use.
+func (e *Engine) addKeys() {
+	e.accounts.AddKey(e.tb, AdminKey, nil)
+	e.accounts.AddKey(e.tb, ReaderKey, []string{"read:volumes"})
+}
+
+// Accounts is real, on a store of its own.
+func (e *Engine) Accounts() engine.Accounts { return e.accounts.Accounts() }
+
 // Authenticate implements engine.Keys.
-func (e *Engine) Authenticate(_ context.Context, secret string) (engine.Principal, error) {
+func (e *Engine) Authenticate(ctx context.Context, secret string) (engine.Principal, error) {
 	if err := e.fail("Authenticate"); err != nil {
 		return engine.Principal{}, err
 	}
-	p := engine.Principal{OrganizationID: engine.DefaultOrganization, KeyID: "key-" + secret, KeyName: secret}
-	switch secret {
-	case AdminKey:
-		p.Admin = true
-	case ReaderKey:
-		p.Permissions = []string{"read:volumes"}
-	default:
-		return engine.Principal{}, engine.Errorf(engine.KindUnauthenticated, "the API key is unknown")
-	}
-	return p, nil
+	return e.accounts.Keys().Authenticate(ctx, secret)
 }
 
 // Create implements engine.Sandboxes.

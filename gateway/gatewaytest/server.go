@@ -15,7 +15,7 @@ import (
 func Serve(tb testing.TB, e *Engine, options ...func(*gateway.Config)) *gateway.Server {
 	tb.Helper()
 	c := gateway.Config{
-		Listen: "127.0.0.1:0", Sandboxes: e, Snapshots: e.Snapshots(), Toolboxes: e, Events: e, Keys: e, Inspector: e,
+		Listen: "127.0.0.1:0", Sandboxes: e, Snapshots: e.Snapshots(), Toolboxes: e, Events: e, Keys: e, Inspector: e, Accounts: e.Accounts(),
 		Version: "test",
 	}
 	for _, o := range options {

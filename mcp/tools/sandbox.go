@@ -35,7 +35,7 @@ func (k *kit) sandboxTools() []Tool {
 			Name: "sandbox_delete", Set: SetCore, Title: "Delete sandbox",
 			Description: "Delete a sandbox and its files permanently.",
 			Schema:      `{"type":"object","properties":{"id":{"type":"string"}},"required":["id"],"additionalProperties":false}`,
-			Hints:       Hints{Destructive: true, Idempotent: true}, Handler: k.delete,
+			Hints:       Hints{Destructive: true, Idempotent: true}, Permission: engine.DeleteSandboxes, Handler: k.delete,
 		},
 	}
 }

@@ -48,7 +48,18 @@ type Tool struct {
 	Description string
 	Schema      string // JSON Schema of the arguments, an object
 	Hints       Hints
-	Handler     func(ctx context.Context, a Args) (Result, error)
+	// Permission is what the caller's key needs. Empty: write:sandboxes, or
+	// nothing for a tool that is read-only.
+	Permission string
+	Handler    func(ctx context.Context, a Args) (Result, error)
+}
+
+// Needs returns the permission that a call takes; empty: none in particular.
+func (t Tool) Needs() string {
+	if t.Permission == "" && !t.Hints.ReadOnly {
+		return engine.WriteSandboxes
+	}
+	return t.Permission
 }
 
 // Hints are promises about a tool, for clients that ask their user first.

@@ -115,6 +115,9 @@ func (a *app) commands() []*cobra.Command {
 		newWebhookCommand(a),
 		newForkCommand(a),
 		newResizeCommand(a),
+		newKeyCommand(a),
+		newOrgCommand(a),
+		newUserCommand(a),
 		newDoctorCommand(a),
 		newVersionCommand(a),
 	}

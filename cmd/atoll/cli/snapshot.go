@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -177,15 +176,9 @@ func newSnapshotDeleteCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var errs []error
-			for _, name := range args {
-				if err := c.Snapshots().Delete(cmd.Context(), engine.SnapshotRef{IDOrName: name}); err != nil {
-					errs = append(errs, err)
-					continue
-				}
-				fmt.Fprintf(a.out, "deleted %s\n", name)
-			}
-			return errors.Join(errs...)
+			return a.deleteAll(args, func(name string) error {
+				return c.Snapshots().Delete(cmd.Context(), engine.SnapshotRef{IDOrName: name})
+			})
 		},
 	}
 }

@@ -1,0 +1,63 @@
+package engine
+
+import "slices"
+
+// What operations need beside the permissions of the contract.
+const (
+	// PermissionAdmin is what operations on the server itself need.
+	PermissionAdmin = "admin"
+	// PermissionOwner is what operations on an organization need: an
+	// unrestricted key. The operation then asks for its user's role there.
+	PermissionOwner = "owner"
+)
+
+// Permissions that code of ours names.
+const (
+	WriteSandboxes  = "write:sandboxes"
+	DeleteSandboxes = "delete:sandboxes"
+	WriteSnapshots  = "write:snapshots"
+	DeleteSnapshots = "delete:snapshots"
+	ManageKeys      = "manage:api_keys"
+	ReadAudit       = "read:audit_logs"
+	ReadLimits      = "read:limits"
+)
+
+// Permissions returns what a key can be allowed, in the order of the contract.
+func Permissions() []string {
+	return []string{
+		"write:registries", "delete:registries", WriteSnapshots, DeleteSnapshots, WriteSandboxes, DeleteSandboxes,
+		"read:volumes", "write:volumes", "delete:volumes", "write:regions", "delete:regions",
+		"read:runners", "write:runners", "delete:runners", ReadAudit, ManageKeys, "manage:secrets", ReadLimits,
+		"manage:sso", "read:billing", "manage:billing",
+	}
+}
+
+// Authorize is the one answer to whether p may do what needs the permission to
+// an object of the organization. An empty permission needs a key only, an empty
+// organization stands for no object. What belongs to others does not exist:
+// that is KindNotFound, and a lack of permission, which is found first and
+// tells nothing of the object, KindDenied.
+func Authorize(p Principal, permission, organizationID string) error {
+	if err := permit(p, permission); err != nil {
+		return err
+	}
+	if organizationID != "" && organizationID != p.OrganizationID {
+		return Errorf(KindNotFound, "not found")
+	}
+	return nil
+}
+
+func permit(p Principal, permission string) error {
+	switch {
+	case permission == "", p.Admin:
+		return nil
+	case permission == PermissionOwner && p.Unrestricted:
+		return nil
+	case permission == PermissionOwner:
+		return Errorf(KindDenied, "this API key is restricted and cannot administrate organizations").
+			WithHint("use a key that was made without a list of permissions")
+	case permission != PermissionAdmin && slices.Contains(p.Permissions, permission):
+		return nil
+	}
+	return Errorf(KindDenied, "this API key lacks the permission %s", permission).WithHint("use a key that has it")
+}
