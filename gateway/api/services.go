@@ -60,3 +60,12 @@ func ownOrganization(ctx context.Context, id string) (string, error) {
 	}
 	return "", engine.Errorf(engine.KindNotFound, "Organization with ID %s not found", id)
 }
+
+// ownedOrganization is ownOrganization for what only owners may do.
+func ownedOrganization(ctx context.Context, id string) (string, error) {
+	org, err := ownOrganization(ctx, id)
+	if p, _ := auth.From(ctx); err == nil && !p.Admin && p.Role != engine.RoleOwner {
+		return "", engine.Errorf(engine.KindDenied, "only owners of the organization may do this").WithHint("ask one of them")
+	}
+	return org, err
+}

@@ -61,7 +61,7 @@ func (a *API) webhookStatus(ctx context.Context, in *OrganizationPath) (webhookS
 }
 
 func (a *API) initializeWebhooks(ctx context.Context, in *OrganizationPath) (webhookStatus, error) {
-	org, err := ownOrganization(ctx, in.Organization)
+	org, err := ownedOrganization(ctx, in.Organization)
 	if err != nil {
 		return webhookStatus{}, err
 	}
@@ -70,7 +70,7 @@ func (a *API) initializeWebhooks(ctx context.Context, in *OrganizationPath) (web
 }
 
 func (a *API) refreshWebhooks(ctx context.Context, in *OrganizationPath) error {
-	org, err := ownOrganization(ctx, in.Organization)
+	org, err := ownedOrganization(ctx, in.Organization)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (a *API) refreshWebhooks(ctx context.Context, in *OrganizationPath) error {
 }
 
 func (a *API) endpoints(ctx context.Context, in *OrganizationPath) ([]wire.Endpoint, error) {
-	org, err := ownOrganization(ctx, in.Organization)
+	org, err := ownedOrganization(ctx, in.Organization)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ type createEndpointInput struct {
 }
 
 func (a *API) createEndpoint(ctx context.Context, in *createEndpointInput) (wire.Endpoint, error) {
-	org, err := ownOrganization(ctx, in.ID)
+	org, err := ownedOrganization(ctx, in.ID)
 	if err != nil {
 		return wire.Endpoint{}, err
 	}
@@ -112,7 +112,7 @@ type endpointInput struct {
 }
 
 func (a *API) endpoint(ctx context.Context, in *endpointInput) (wire.Endpoint, error) {
-	org, err := ownOrganization(ctx, in.ID)
+	org, err := ownedOrganization(ctx, in.ID)
 	if err != nil {
 		return wire.Endpoint{}, err
 	}
@@ -127,7 +127,7 @@ type updateEndpointInput struct {
 }
 
 func (a *API) updateEndpoint(ctx context.Context, in *updateEndpointInput) (wire.Endpoint, error) {
-	org, err := ownOrganization(ctx, in.ID)
+	org, err := ownedOrganization(ctx, in.ID)
 	if err != nil {
 		return wire.Endpoint{}, err
 	}
@@ -136,7 +136,7 @@ func (a *API) updateEndpoint(ctx context.Context, in *updateEndpointInput) (wire
 }
 
 func (a *API) deleteEndpoint(ctx context.Context, in *endpointInput) error {
-	org, err := ownOrganization(ctx, in.ID)
+	org, err := ownedOrganization(ctx, in.ID)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func (a *API) deleteEndpoint(ctx context.Context, in *endpointInput) error {
 }
 
 func (a *API) rotateSecret(ctx context.Context, in *endpointInput) (wire.Endpoint, error) {
-	org, err := ownOrganization(ctx, in.ID)
+	org, err := ownedOrganization(ctx, in.ID)
 	if err != nil {
 		return wire.Endpoint{}, err
 	}
@@ -159,7 +159,7 @@ type messagesInput struct {
 }
 
 func (a *API) messages(ctx context.Context, in *messagesInput) ([]wire.Message, error) {
-	org, err := ownOrganization(ctx, in.ID)
+	org, err := ownedOrganization(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +187,7 @@ type attempt struct {
 }
 
 func (a *API) attempts(ctx context.Context, in *messageInput) ([]attempt, error) {
-	org, err := ownOrganization(ctx, in.ID)
+	org, err := ownedOrganization(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +203,7 @@ func (a *API) attempts(ctx context.Context, in *messageInput) ([]attempt, error)
 }
 
 func (a *API) resend(ctx context.Context, in *messageInput) error {
-	org, err := ownOrganization(ctx, in.ID)
+	org, err := ownedOrganization(ctx, in.ID)
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ type sendInput struct {
 }
 
 func (a *API) sendWebhook(ctx context.Context, in *sendInput) (wire.Message, error) {
-	org, err := ownOrganization(ctx, in.ID)
+	org, err := ownedOrganization(ctx, in.ID)
 	if err != nil {
 		return wire.Message{}, err
 	}
