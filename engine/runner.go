@@ -85,6 +85,16 @@ type Runner interface {
 	// EnsureImage makes an image usable: "atoll:default" is built from the
 	// distribution's packages, anything else is pulled from its registry.
 	EnsureImage(ctx context.Context, req EnsureImage) (Image, error)
+	// DropImage forgets an image, by its digest when there is one. It stays
+	// while an instance on the runner stands on it; nil when already gone.
+	DropImage(ctx context.Context, img Image) error
+	// SetPools says which warm members to keep beside the configured ones. A
+	// runner that restarts has forgotten it.
+	SetPools(ctx context.Context, targets []PoolTarget) error
+	// Pools tells how far the runner is with each kind, configured ones included.
+	Pools(ctx context.Context) ([]PoolStatus, error)
+	// Samples returns what a sandbox used between two times, oldest first.
+	Samples(ctx context.Context, q SampleQuery) ([]Sample, error)
 }
 
 // EnsureImage names an image to have ready.
@@ -108,7 +118,8 @@ type Image struct {
 
 // Event is one change that watchers are told of.
 type Event struct {
-	Type           string    `json:"type"` // sandbox.created, sandbox.state.updated, sandbox.desired-state.updated, sandbox.removed, snapshot.created, snapshot.state.updated, snapshot.removed
+	ID             string    `json:"id,omitempty"` // ULID; set when it is published
+	Type           string    `json:"type"`         // sandbox.created, sandbox.state.updated, sandbox.desired-state.updated, sandbox.removed, snapshot.created, snapshot.state.updated, snapshot.removed
 	OrganizationID string    `json:"organizationId"`
 	Time           time.Time `json:"time"`
 	Sandbox        *Sandbox  `json:"sandbox,omitempty"`

@@ -64,6 +64,7 @@ type Sandbox struct {
 	ImageDigest string
 	User        string
 	Env         map[string]string
+	Secrets     map[string]string // ids of secrets by the variable that holds their placeholder
 	Labels      map[string]string
 	Public      bool
 	Resources   Resources
@@ -99,6 +100,7 @@ type CreateSandbox struct {
 	Image          string // OCI reference to create from directly, instead of a snapshot
 	User           string
 	Env            map[string]string
+	Secrets        map[string]string // names or ids of secrets by environment variable
 	Labels         map[string]string
 	Public         bool
 	Target         string
@@ -202,6 +204,7 @@ type Stats struct {
 	Time        time.Time
 	CPUNanos    uint64 // since start
 	MemoryBytes uint64
+	CacheBytes  uint64 // pages of files, most of which the kernel gives back on need
 	PIDs        uint64
 	DiskBytes   uint64 // used on the writable disk
 	OOMKills    uint64

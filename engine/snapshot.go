@@ -88,3 +88,17 @@ type Snapshots interface {
 	// name means the id.
 	Fork(ctx context.Context, ref SandboxRef, name string) (Sandbox, error)
 }
+
+// Catalog is what may be made of snapshots. The gateway calls it.
+type Catalog interface {
+	// Activate has the image ready again, and the snapshot usable.
+	Activate(ctx context.Context, ref SnapshotRef) (Snapshot, error)
+	// Deactivate refuses creates from the snapshot, and drops its image from
+	// the runners when nothing else needs it.
+	Deactivate(ctx context.Context, ref SnapshotRef) error
+	// SetGeneral makes a snapshot usable by every organization, or not. Only
+	// administrators may.
+	SetGeneral(ctx context.Context, ref SnapshotRef, general bool) (Snapshot, error)
+	// ImageUnused tells whether no snapshot and no sandbox needs an image.
+	ImageUnused(ctx context.Context, image string) (bool, error)
+}

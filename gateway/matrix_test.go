@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,7 +19,9 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/core"
 	"github.com/atoll-sh/atoll/engine/enginetest/coretest"
+	"github.com/atoll-sh/atoll/engine/secret"
 	"github.com/atoll-sh/atoll/engine/store"
+	"github.com/atoll-sh/atoll/engine/webhook"
 	"github.com/atoll-sh/atoll/gateway"
 	"github.com/atoll-sh/atoll/gateway/api"
 	"github.com/atoll-sh/atoll/gateway/auth"
@@ -174,6 +177,48 @@ func matrix() map[string]row {
 		"DELETE /admin/organizations/{organizationId}/quota/{regionId}/{sandboxClass}": {scope: server},
 		"POST /admin/organizations/{organizationId}/preview-warning":                   {scope: server, body: `{"previewWarningEnabled":true}`},
 
+		"POST /secret":                               {scope: own, body: `{"name":"new","value":"v"}`},
+		"GET /secret":                                {scope: own},
+		"GET /secret/paginated":                      {scope: own},
+		"GET /secret/{secretId}":                     {scope: object},
+		"PATCH /secret/{secretId}":                   {scope: object, body: `{"description":"d"}`},
+		"DELETE /secret/{secretId}":                  {scope: object},
+		"PUT /sandbox/{sandboxIdOrName}/secrets":     {scope: object, body: `{"secrets":[]}`},
+		"GET /sandbox/{sandboxId}/telemetry/metrics": {scope: object},
+
+		"POST /docker-registry":        {scope: own, body: `{"name":"new","url":"r.example.com","username":"u","password":"p"}`},
+		"GET /docker-registry":         {scope: own},
+		"GET /docker-registry/{id}":    {scope: object},
+		"PATCH /docker-registry/{id}":  {scope: object, body: `{"name":"n","url":"r.example.com","username":"u"}`},
+		"DELETE /docker-registry/{id}": {scope: object},
+
+		"POST /warm-pools":        {scope: own, body: `{"snapshot":"atoll-small","pool":1}`},
+		"GET /warm-pools":         {scope: own},
+		"PATCH /warm-pools/{id}":  {scope: object, body: `{"pool":2}`},
+		"DELETE /warm-pools/{id}": {scope: object},
+
+		"POST /snapshots/{id}/activate":          {scope: object},
+		"POST /snapshots/{id}/deactivate":        {scope: object},
+		"GET /admin/snapshots/can-cleanup-image": {scope: server},
+		"PATCH /admin/snapshots/{id}/general":    {scope: server, body: `{"general":false}`},
+
+		"GET /webhooks/organizations/{organizationId}/initialization-status":                 {scope: object},
+		"POST /webhooks/organizations/{organizationId}/initialize":                           {scope: object},
+		"POST /webhooks/organizations/{organizationId}/refresh-endpoints":                    {scope: object},
+		"GET /webhooks/organizations/{organizationId}/endpoints":                             {scope: object},
+		"POST /webhooks/organizations/{organizationId}/endpoints":                            {scope: object, body: `{"url":"https://hooks.invalid"}`},
+		"GET /webhooks/organizations/{organizationId}/endpoints/{endpointId}":                {scope: object},
+		"PATCH /webhooks/organizations/{organizationId}/endpoints/{endpointId}":              {scope: object, body: `{"disabled":true}`},
+		"DELETE /webhooks/organizations/{organizationId}/endpoints/{endpointId}":             {scope: object},
+		"POST /webhooks/organizations/{organizationId}/endpoints/{endpointId}/rotate-secret": {scope: object},
+		"GET /webhooks/organizations/{organizationId}/messages":                              {scope: object},
+		"GET /webhooks/organizations/{organizationId}/messages/{messageId}/attempts":         {scope: object},
+		"POST /webhooks/organizations/{organizationId}/messages/{messageId}/resend":          {scope: object},
+		"POST /admin/webhooks/organizations/{organizationId}/send":                           {scope: server, body: `{"eventType":"snapshot.removed","payload":{}}`},
+		"POST /admin/webhooks/organizations/{organizationId}/initialize":                     {scope: server},
+		"GET /admin/webhooks/organizations/{organizationId}/messages/{messageId}/attempts":   {scope: server},
+		"GET /admin/webhooks/status":                                                         {scope: server},
+
 		"GET /doctor":          {scope: own},
 		"GET /events":          {scope: own, stream: true},
 		"POST /admin/shutdown": {scope: server},
@@ -188,6 +233,7 @@ type world struct {
 	stranger string            // key of the owner of another organization
 	bad      map[string]string // keys that are none
 	strange  engine.Principal
+	hooks    *webhook.Service
 	n        int
 }
 
@@ -195,10 +241,19 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	box := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }))
 	t.Cleanup(box.Close)
+	keys, err := secret.OpenFile(filepath.Join(t.TempDir(), "k"), true)
+	if err != nil {
+		t.Fatal(err)
+	}
 	w := &world{T: t, Rig: coretest.New(t, func(c *core.Config) {
+		c.Box = keys
 		c.Dialer = dialer(box.Listener.Addr().String())
 		c.Doctor = func(context.Context) (engine.Report, error) { return engine.Report{}, nil }
 	})}
+	if w.hooks, err = webhook.Open(t.Context(), webhook.Config{Store: w.Store, Box: keys}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.hooks.Close)
 	agents, err := mcp.New(
 		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector()},
 		mcp.Options{Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) }})
@@ -210,6 +265,10 @@ func newWorld(t *testing.T) *world {
 		Listen: "127.0.0.1:0", Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Events: w.Events(),
 		Keys: w.Keys(), Inspector: w.Inspector(), Accounts: w.Accounts(), Previews: w.Previews(), SSH: w.SSH(), SSHGateway: &api.SSHGateway{Port: 2222, HostKey: "ssh-ed25519 AAAA"}, MCP: agents.Handler(), Version: "test",
 		Shutdown: func() {}, Limits: []engine.RateLimit{many},
+		Services: engine.Services{
+			Secrets: w.Secrets(), Registries: w.Registries(), Catalog: w.Catalog(), WarmPools: w.WarmPools(), History: w.History(),
+			Webhooks: w.hooks, Messages: w.hooks.Messages(),
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -265,6 +324,7 @@ func (w *world) expired() string {
 type house struct {
 	organization, sandbox, snapshot, role, invitation string // ids
 	name                                              string // of the organization, the sandbox, the snapshot and a key
+	secret, registry, pool, endpoint, message         string // ids
 	owner, member, guest                              string // keys
 	memberID, ownerID                                 string
 	principal                                         engine.Principal
@@ -309,6 +369,7 @@ func (w *world) house() house {
 		w.Fatal(err)
 	}
 	h.role, h.sandbox, h.snapshot = r.ID, sb.ID, sn.ID
+	w.furnish(&h)
 	quota := engine.RegionQuota{OrganizationID: h.organization, Region: "local", Class: engine.ClassContainer}
 	if err := a.RegionQuotas.PutRegionQuota(ctx, w.Admin(w.T), quota, true); err != nil {
 		w.Fatal(err)
@@ -316,9 +377,47 @@ func (w *world) house() house {
 	return h
 }
 
+// furnish puts one of every service into a house.
+func (w *world) furnish(h *house) {
+	w.Helper()
+	ctx := w.Context()
+	sec, err := w.Secrets().Create(ctx, engine.CreateSecret{OrganizationID: h.organization, Name: h.name, Value: "v"})
+	if err != nil {
+		w.Fatal(err)
+	}
+	reg, err := w.Registries().Create(ctx, engine.PutRegistry{
+		OrganizationID: h.organization, Name: h.name, URL: "r.example.com", Username: "u", Password: "p",
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	pool, err := w.WarmPools().Create(ctx, engine.CreateWarmPool{OrganizationID: h.organization, Snapshot: h.name, Size: 1})
+	if err != nil {
+		w.Fatal(err)
+	}
+	e, err := w.hooks.CreateEndpoint(ctx, engine.Endpoint{OrganizationID: h.organization, URL: "https://hooks.invalid", Disabled: true})
+	if err != nil {
+		w.Fatal(err)
+	}
+	m, err := w.hooks.Messages().Send(ctx, h.organization, "snapshot.removed", "", json.RawMessage(`{}`))
+	if err != nil {
+		w.Fatal(err)
+	}
+	h.secret, h.registry, h.pool, h.endpoint, h.message = sec.ID, reg.ID, pool.ID, e.ID, m.ID
+}
+
 // demolish makes room on the runner for the next house.
 func (w *world) demolish(h house) {
 	w.Helper()
+	pools, err := w.WarmPools().List(w.Context(), "")
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, p := range pools {
+		if err := w.WarmPools().Delete(w.Context(), p.OrganizationID, p.ID); err != nil {
+			w.Fatal(err)
+		}
+	}
 	page, err := w.Sandboxes().List(w.Context(), engine.SandboxQuery{OrganizationID: h.organization})
 	if err != nil {
 		w.Fatal(err)
@@ -334,6 +433,10 @@ func (w *world) demolish(h house) {
 // house; the first is by ids.
 func (h house) paths(o api.Operation) []string {
 	ids, names := o.Path, o.Path
+	if strings.HasSuffix(ids, "/telemetry/metrics") {
+		ids += "?from=2026-01-02T03:04:05Z&to=2026-01-02T03:04:06Z"
+		names = ids
+	}
 	for _, name := range param.FindAllString(o.Path, -1) {
 		id, other := h.values(o, strings.Trim(name, "{}"))
 		ids, names = strings.ReplaceAll(ids, name, id), strings.ReplaceAll(names, name, other)
@@ -369,8 +472,20 @@ func (h house) values(o api.Operation, key string) (id, name string) {
 		return "3000", "3000"
 	case "interval", "ttlMinutes":
 		return "0", "0"
+	case "secretId":
+		return h.secret, h.name
+	case "endpointId":
+		return h.endpoint, h.endpoint
+	case "messageId":
+		return h.message, h.message
 	case "id":
 		switch {
+		case strings.HasPrefix(o.Path, "/docker-registry"):
+			return h.registry, h.registry
+		case strings.HasPrefix(o.Path, "/warm-pools"):
+			return h.pool, h.pool
+		case strings.HasPrefix(o.Path, "/admin/snapshots"):
+			return h.snapshot, h.snapshot
 		case strings.HasPrefix(o.Path, "/snapshots"):
 			return h.snapshot, h.name
 		case strings.HasPrefix(o.Path, "/regions"):
@@ -525,7 +640,7 @@ func (w *world) checkStranger(o api.Operation, r row, h house) {
 		return
 	case own:
 		_, _, body := w.expect("a stranger", o, r, h.paths(o)[0], w.stranger, 0)
-		for _, secret := range []string{h.name, h.organization, h.sandbox, h.snapshot} {
+		for _, secret := range []string{h.name, h.organization, h.sandbox, h.snapshot, h.secret, h.registry, h.pool} {
 			if strings.Contains(body, secret) {
 				w.Errorf("a stranger is told of %s: %s", secret, body)
 			}
@@ -554,6 +669,7 @@ func (w *world) checkStranger(o api.Operation, r row, h house) {
 // nowhere is a house that does not exist, with names as long.
 func nowhere(h house) house {
 	h.organization, h.sandbox, h.snapshot, h.role, h.invitation, h.memberID = absentID, absentID, absentID, absentID, absentID, absentID
+	h.secret, h.registry, h.pool, h.endpoint, h.message = absentID, absentID, absentID, absentID, absentID
 	h.name = "nothing"
 	return h
 }
@@ -563,7 +679,7 @@ var absentID = uuid.NewString()
 // faceless is a refusal without what the caller had named.
 func faceless(p wire.Problem, h house) string {
 	text := fmt.Sprint(p.StatusCode, p.Reason, p.Message, p.Code, p.Kind, p.Hint)
-	for _, name := range []string{h.organization, h.sandbox, h.snapshot, h.role, h.invitation, h.memberID, h.name} {
+	for _, name := range []string{h.organization, h.sandbox, h.snapshot, h.role, h.invitation, h.memberID, h.name, h.secret, h.registry, h.pool, h.endpoint, h.message} {
 		text = strings.ReplaceAll(text, name, "X")
 	}
 	return digits.ReplaceAllString(text, "X")

@@ -36,6 +36,7 @@ type Config struct {
 	Events    engine.Events
 	Keys      engine.Keys
 	Inspector engine.Inspector
+	Services  engine.Services
 	Accounts  engine.Accounts
 	Previews  engine.Previews
 	SSH       engine.SSHDoor // access to sandboxes by SSH; nil: not offered
@@ -49,6 +50,7 @@ type Config struct {
 	Limits     []engine.RateLimit   // beside the one for failed authentication
 	PublicURL  string               // how clients reach us; empty: as they did
 	Hosts      []string             // further host names that browsers may use
+	KeepAlive  time.Duration        // of silent event streams; 0: 20 s
 	Version    string
 	TLS        *tls.Config // nil: plain HTTP
 	// PreviewDomain is the name below which previews live; empty: that of
@@ -222,11 +224,11 @@ func (s *Server) handler(guard *auth.Guard) http.Handler {
 func (s *Server) apiConfig(g *auth.Guard) api.Config {
 	c := s.config
 	return api.Config{
-		Sandboxes: c.Sandboxes, Snapshots: c.Snapshots, Toolboxes: c.Toolboxes, Events: c.Events, Inspector: c.Inspector,
+		Sandboxes: c.Sandboxes, Snapshots: c.Snapshots, Toolboxes: c.Toolboxes, Events: c.Events, Inspector: c.Inspector, Services: c.Services,
 		Accounts: c.Accounts, Previews: c.Previews, PreviewURLs: s.previews, SSH: c.SSH, SSHGateway: c.SSHGateway,
 		Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
 		DefaultSnapshot: c.DefaultSnapshot, Region: c.Region, Log: c.Log,
-		Created: s.metrics.created, Closing: s.closing,
+		Created: s.metrics.created, Closing: s.closing, KeepAlive: c.KeepAlive,
 	}
 }
 

@@ -203,12 +203,12 @@ func (h *host) destroy(ctx context.Context) error {
 }
 
 // poolTargets is the warm pool: members for the default snapshot.
-func poolTargets(cfg config.Config) []runner.PoolTarget {
+func poolTargets(cfg config.Config) []engine.PoolTarget {
 	if cfg.Warm() == 0 {
 		return nil
 	}
 	def := image.DefaultSnapshots()[0]
-	return []runner.PoolTarget{{Image: def.Image, DiskMiB: def.Resources.DiskMiB, Size: cfg.Warm()}}
+	return []engine.PoolTarget{{PoolKind: engine.PoolKind{Image: def.Image, DiskMiB: def.Resources.DiskMiB}, Size: cfg.Warm()}}
 }
 
 // lockHome makes sure that one server uses a home at a time. The lock goes

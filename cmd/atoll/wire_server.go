@@ -25,6 +25,7 @@ import (
 	"github.com/atoll-sh/atoll/engine/probe"
 	"github.com/atoll-sh/atoll/engine/reconcile"
 	"github.com/atoll-sh/atoll/engine/store"
+	"github.com/atoll-sh/atoll/engine/webhook"
 	"github.com/atoll-sh/atoll/gateway"
 	"github.com/atoll-sh/atoll/gateway/auth"
 	"github.com/atoll-sh/atoll/mcp"
@@ -40,6 +41,7 @@ type server struct {
 	host    *host
 	core    *core.Core
 	bus     *cluster.Cluster
+	hooks   *webhook.Service
 	closers []func(context.Context) error
 	end     func()
 }
@@ -93,6 +95,7 @@ func (s *server) open(ctx context.Context) error {
 	tell.core, tell.check = s.core, rec.Poke
 	tell.Unlock()
 	s.prepareImages(ctx)
+	s.tendServices(ctx)
 	return s.openGateway(ctx)
 }
 
@@ -135,8 +138,15 @@ func (s *server) openCore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	box, err := s.openBox()
+	if err != nil {
+		return err
+	}
+	if err := s.openWebhooks(ctx, db, box); err != nil {
+		return err
+	}
 	s.core, err = core.New(core.Config{
-		Store: db, Cluster: bus, Dialer: s.host.runner, Secret: previewKey, Target: s.cfg.Region, Log: s.log,
+		Store: db, Cluster: announcer{bus, s.hooks}, Dialer: s.host.runner, Secret: previewKey, Box: box, Target: s.cfg.Region, Log: s.log,
 		Doctor: func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
 	})
 	if err != nil {
@@ -220,7 +230,7 @@ func (s *server) openGateway(ctx context.Context) error {
 		SSH: s.core.SSH(), SSHGateway: ssh,
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
 		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), Accounts: s.core.Accounts(), Limits: limits, MCP: agents.Handler(),
-		Previews: s.core.Previews(), PreviewDomain: s.cfg.PreviewDomain, PreviewPaths: s.cfg.PreviewURLs == "path", TLS: tlsConfig,
+		Previews: s.core.Previews(), PreviewDomain: s.cfg.PreviewDomain, PreviewPaths: s.cfg.PreviewURLs == "path", TLS: tlsConfig, Services: s.services(),
 		Metrics: s.metrics(), Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
 	})
 	if err != nil {
@@ -237,12 +247,7 @@ func (s *server) openGateway(ctx context.Context) error {
 func (s *server) metrics() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for target := range s.host.runner.Ready() {
-		labels := prometheus.Labels{"image": target.Image, "disk_mib": fmt.Sprint(target.DiskMiB), "wanted": fmt.Sprint(target.Size)}
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "atoll_pool_ready", Help: "Warm sandboxes that wait to be claimed.", ConstLabels: labels,
-		}, func() float64 { return float64(s.host.runner.Ready()[target]) }))
-	}
+	reg.MustRegister(poolCollector{s.host.runner})
 	return reg
 }
 

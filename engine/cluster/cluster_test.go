@@ -100,6 +100,24 @@ func (e echo) EnsureImage(ctx context.Context, r engine.EnsureImage) (engine.Ima
 	return as[engine.Image](e.answer(ctx, "EnsureImage", r))
 }
 
+func (e echo) DropImage(ctx context.Context, img engine.Image) error {
+	_, err := e.answer(ctx, "DropImage", img)
+	return err
+}
+
+func (e echo) SetPools(ctx context.Context, targets []engine.PoolTarget) error {
+	_, err := e.answer(ctx, "SetPools", targets)
+	return err
+}
+
+func (e echo) Pools(ctx context.Context) ([]engine.PoolStatus, error) {
+	return as[[]engine.PoolStatus](e.answer(ctx, "Pools"))
+}
+
+func (e echo) Samples(ctx context.Context, q engine.SampleQuery) ([]engine.Sample, error) {
+	return as[[]engine.Sample](e.answer(ctx, "Samples", q))
+}
+
 // Info also serves heartbeats, so it answers by itself in most tests.
 func (e echo) Info(ctx context.Context) (engine.RunnerInfo, error) {
 	if e.answer == nil {
@@ -371,7 +389,7 @@ func TestEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := engine.Event{Type: "sandbox.created", OrganizationID: "org.1 *", Time: time.Unix(1, 0).UTC(), Sandbox: &engine.Sandbox{ID: "s", Labels: map[string]string{"a": "b"}}, New: "creating"}
+	want := engine.Event{ID: "01", Type: "sandbox.created", OrganizationID: "org.1 *", Time: time.Unix(1, 0).UTC(), Sandbox: &engine.Sandbox{ID: "s", Labels: map[string]string{"a": "b"}}, New: "creating"}
 	c.Publish(engine.Event{Type: "sandbox.created", OrganizationID: "other"})
 	c.Publish(want)
 	if d := cmp.Diff(want, <-mine); d != "" {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/oklog/ulid/v2"
 
 	"github.com/atoll-sh/atoll/engine"
 )
@@ -20,6 +22,7 @@ const flushLimit = 10 * time.Second
 // Publish tells watchers everywhere of a change. It waits for nobody and
 // cannot fail for the caller: events are hints, the store has the truth.
 func (c *Cluster) Publish(e engine.Event) {
+	e.ID = cmp.Or(e.ID, ulid.Make().String())
 	data, err := json.Marshal(e)
 	if err == nil {
 		err = c.conn.Publish("events."+token(e.OrganizationID), data)

@@ -192,3 +192,21 @@ func (c client) Info(ctx context.Context) (engine.RunnerInfo, error) {
 func (c client) EnsureImage(ctx context.Context, req engine.EnsureImage) (engine.Image, error) {
 	return call[engine.Image](ctx, c, "EnsureImage", req)
 }
+
+func (c client) DropImage(ctx context.Context, img engine.Image) error {
+	_, err := call[none](ctx, c, "DropImage", img)
+	return err
+}
+
+func (c client) SetPools(ctx context.Context, targets []engine.PoolTarget) error {
+	_, err := call[none](ctx, c, "SetPools", targets)
+	return err
+}
+
+func (c client) Pools(ctx context.Context) ([]engine.PoolStatus, error) {
+	return call[[]engine.PoolStatus](ctx, c, "Pools", none{})
+}
+
+func (c client) Samples(ctx context.Context, q engine.SampleQuery) ([]engine.Sample, error) {
+	return call[[]engine.Sample](ctx, c, "Samples", q)
+}

@@ -68,7 +68,11 @@ func handlers(r engine.Runner) map[string]handler {
 		"Stats": unary(func(ctx context.Context, a sandboxArgs) (engine.Stats, error) {
 			return r.Stats(ctx, a.Sandbox)
 		}),
-		"Info": unary(func(ctx context.Context, _ none) (engine.RunnerInfo, error) { return r.Info(ctx) }),
+		"DropImage": noResult(r.DropImage),
+		"SetPools":  noResult(r.SetPools),
+		"Pools":     unary(func(ctx context.Context, _ none) ([]engine.PoolStatus, error) { return r.Pools(ctx) }),
+		"Samples":   unary(r.Samples),
+		"Info":      unary(func(ctx context.Context, _ none) (engine.RunnerInfo, error) { return r.Info(ctx) }),
 	}
 }
 

@@ -52,6 +52,12 @@ type Config struct {
 	DatabaseURL string `koanf:"database_url"`
 	// NATSURL joins a cluster; empty runs NATS in this process, without a port.
 	NATSURL string `koanf:"nats_url"`
+	// SecretKeyFile holds the keys that stored secrets are sealed with; empty
+	// makes one below Home. Servers that share a database share its keys.
+	SecretKeyFile string `koanf:"secret_key_file"`
+	// WebhooksPrivate lets webhooks go to addresses that are not of the public
+	// internet, this host's own included, and in the clear.
+	WebhooksPrivate bool `koanf:"webhooks_private"`
 	// Region is the name that sandboxes report as their target.
 	Region string `koanf:"region"`
 
@@ -161,6 +167,9 @@ func (c Config) Validate() error {
 	}
 	if c.DatabaseURL != "" && !strings.HasPrefix(c.DatabaseURL, "postgres://") && !strings.HasPrefix(c.DatabaseURL, "postgresql://") {
 		bad("database_url", "must begin with postgres://")
+	}
+	if c.SecretKeyFile != "" && !filepath.IsAbs(c.SecretKeyFile) {
+		bad("secret_key_file", "%q is not an absolute path", c.SecretKeyFile)
 	}
 	if c.PoolSize < -1 || c.PoolSize > 1000 {
 		bad("pool_size", "%d is not between -1 and 1000", c.PoolSize)

@@ -151,7 +151,7 @@ func (s snapshots) child(parent *store.Sandbox, name string) *birth {
 		ID: id, OrganizationID: parent.OrganizationID, Name: cmp.Or(name, id), Class: parent.Class,
 		State: engine.StateCreating, Desired: engine.DesiredStarted, Incarnation: 1,
 		Target: parent.Target, Snapshot: parent.Snapshot, ImageDigest: parent.ImageDigest, User: parent.User,
-		Env: maps.Clone(parent.Env), Labels: maps.Clone(parent.Labels), Resources: parent.Resources,
+		Env: maps.Clone(parent.Env), Secrets: maps.Clone(parent.Secrets), Labels: maps.Clone(parent.Labels), Resources: parent.Resources,
 		Lifecycle: parent.Lifecycle, Network: parent.Network, Parent: parent.ID,
 		CreatedAt: now, UpdatedAt: now, LastActive: now,
 	}

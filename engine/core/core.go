@@ -16,6 +16,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/scheduler"
+	"github.com/atoll-sh/atoll/engine/secret"
 	"github.com/atoll-sh/atoll/engine/store"
 )
 
@@ -24,6 +25,10 @@ type Store interface {
 	SandboxStore
 	SnapshotStore
 	KeyStore
+	SecretStore
+	RegistryStore
+	CatalogStore
+	WarmPoolStore
 	AccountStore
 	MemberStore
 	AuditStore
@@ -130,6 +135,7 @@ type Config struct {
 	Scheduler       *scheduler.Scheduler
 	Dialer          ToolboxDialer
 	Secret          []byte                                           // that preview secrets are derived from; empty: one for this process
+	Box             *secret.Box                                      // seals secrets; nil: none are kept
 	DefaultSnapshot string                                           // name; empty: atoll-small
 	Target          string                                           // region of sandboxes whose caller names none; empty: local
 	Lifecycle       *engine.Lifecycle                                // timers of sandboxes whose caller sets none
@@ -174,6 +180,8 @@ type Core struct {
 	audit      *audit
 	visits     *visits
 	suspects   chan struct{}
+	warm       *warm
+	images     sync.RWMutex // read: one is made ready; write: one is dropped
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup // everything that outlives a call
@@ -187,7 +195,7 @@ func New(c Config) (*Core, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	core := &Core{
 		Config: c.withDefaults(), ops: newOps(), activity: newActivity(), routes: newRoutes(),
-		principals: newPrincipals(), standings: newStandings(), visits: newVisits(), suspects: make(chan struct{}, 1), stop: stop,
+		principals: newPrincipals(), standings: newStandings(), visits: newVisits(), suspects: make(chan struct{}, 1), warm: newWarm(), stop: stop,
 	}
 	core.pools = newPools(core)
 	core.audit = newAudit(core)

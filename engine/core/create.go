@@ -150,6 +150,11 @@ func (s sandboxes) conceive(ctx context.Context, req engine.CreateSandbox) (*bir
 	if req.Lifecycle != nil {
 		b.row.Lifecycle = *req.Lifecycle
 	}
+	ids, err := s.secretIDs(ctx, req.OrganizationID, req.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	b.row.Secrets = ids
 	if req.Image != "" {
 		b.pull, b.row.Image = req.Image, req.Image
 		b.row.Resources = merge(req.Resources, defaultResources)
@@ -278,7 +283,13 @@ func (s sandboxes) pullFor(ctx context.Context, b *birth, r engine.Runner) error
 	if err := s.move(ctx, &b.row, engine.StatePullingSnapshot, nil); err != nil {
 		return err
 	}
-	img, err := r.EnsureImage(ctx, engine.EnsureImage{Ref: b.pull})
+	s.images.RLock()
+	defer s.images.RUnlock()
+	req, err := s.withAccount(ctx, b.row.OrganizationID, engine.EnsureImage{Ref: b.pull})
+	if err != nil {
+		return err
+	}
+	img, err := r.EnsureImage(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -292,7 +303,7 @@ func (s sandboxes) pullFor(ctx context.Context, b *birth, r engine.Runner) error
 func launch(sb *store.Sandbox) engine.Launch {
 	return engine.Launch{
 		Sandbox: sb.ID, Incarnation: sb.Incarnation, Name: sb.Name, Class: sb.Class,
-		Snapshot: sb.Snapshot, Image: sb.Image, ImageDigest: sb.ImageDigest, User: sb.User, WorkDir: sb.WorkDir, Env: sb.Env,
+		Snapshot: sb.Snapshot, Image: sb.Image, ImageDigest: sb.ImageDigest, User: sb.User, WorkDir: sb.WorkDir, Env: environment(sb),
 		Entrypoint: sb.Entrypoint, Labels: sb.Labels, Resources: sb.Resources, Network: sb.Network,
 	}
 }

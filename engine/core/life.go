@@ -249,7 +249,11 @@ func (c *Core) destroy(ctx context.Context, sb *store.Sandbox) error {
 		}
 		return err
 	}
-	return c.back(ctx, sb, engine.StateDestroyed, func(row *store.Sandbox) {
-		row.Env, row.ForkDisk = nil, "" // what may be secret is not kept
+	err := c.back(ctx, sb, engine.StateDestroyed, func(row *store.Sandbox) {
+		row.Env, row.Secrets, row.ForkDisk = nil, nil, "" // what may be secret is not kept
 	})
+	if err == nil {
+		c.dropImageOf(ctx, sb)
+	}
+	return err
 }

@@ -22,6 +22,8 @@ type progress struct {
 	text   map[string]string    // by image, how far its build is
 	used   map[string]time.Time // by id, last noted use
 	recent map[engine.SnapshotRef]recentSnapshot
+	// defaults are the snapshots that the server makes at its start.
+	defaults map[engine.SnapshotRef]bool
 }
 
 type recentSnapshot struct {
@@ -76,6 +78,15 @@ func (p *progress) remember(ref engine.SnapshotRef, sn engine.Snapshot, now time
 	p.recent[ref] = recentSnapshot{sn, now}
 }
 
+func (p *progress) own(d engine.Snapshot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.defaults == nil {
+		p.defaults = map[engine.SnapshotRef]bool{}
+	}
+	p.defaults[engine.SnapshotRef{OrganizationID: d.OrganizationID, IDOrName: d.Name}] = true
+}
+
 func (p *progress) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,7 +110,9 @@ func (c *Core) usable(ctx context.Context, ref engine.SnapshotRef) (engine.Snaps
 	case engine.SnapshotError, engine.SnapshotBuildFailed:
 		return sn, engine.Errorf(engine.KindUnavailable, "snapshot %q is in error: %s", sn.Name, sn.Error).
 			WithHint("use another snapshot, or delete this one and create it again")
-	case engine.SnapshotInactive, engine.SnapshotRemoving:
+	case engine.SnapshotInactive:
+		return sn, invalid("snapshot %q is inactive", sn.Name).WithHint("activate it, or use another snapshot")
+	case engine.SnapshotRemoving:
 		return sn, engine.Errorf(engine.KindConflict, "snapshot %q is %s", sn.Name, sn.State).WithHint("use another snapshot")
 	}
 	return sn, c.notReady(sn)
@@ -214,7 +227,7 @@ func (c *Core) ready(ctx context.Context, sn *engine.Snapshot, meanwhile engine.
 	if err := c.setSnapshot(ctx, sn, meanwhile, nil); err != nil {
 		return err
 	}
-	img, err := c.ensure(ctx, req)
+	img, err := c.ensure(ctx, sn.OrganizationID, req)
 	if err == nil {
 		err = c.snapshotFits(ctx, sn.OrganizationID, img.SizeBytes)
 	}
@@ -230,8 +243,15 @@ func fromImage(sn *engine.Snapshot, img engine.Image) {
 	sn.User, sn.WorkDir = cmp.Or(sn.User, img.User, "root"), cmp.Or(sn.WorkDir, img.WorkDir)
 }
 
-// ensure has an image ready on every runner. One is enough to go on with.
-func (c *Core) ensure(ctx context.Context, req engine.EnsureImage) (engine.Image, error) {
+// ensure has an image ready on every runner, with the organization's account
+// at its registry. One runner is enough to go on with.
+func (c *Core) ensure(ctx context.Context, organizationID string, req engine.EnsureImage) (engine.Image, error) {
+	c.images.RLock()
+	defer c.images.RUnlock()
+	req, err := c.withAccount(ctx, organizationID, req)
+	if err != nil {
+		return engine.Image{}, err
+	}
 	runners := c.Cluster.Runners(ctx)
 	if len(runners) == 0 {
 		return engine.Image{}, engine.Errorf(engine.KindUnavailable, "no runner is connected").WithHint("wait until the server is ready")
@@ -293,6 +313,8 @@ func (c *Core) removeSnapshot(ctx context.Context, sn engine.Snapshot) error {
 	}
 	c.progress.forget()
 	c.publishSnapshot("snapshot.removed", sn, string(sn.State))
+	c.warm.nudge()
+	c.dropImage(ctx, sn.Image, sn.ImageDigest)
 	return nil
 }
 
@@ -310,6 +332,7 @@ func (c *Core) EnsureDefaults(ctx context.Context, defaults []engine.Snapshot) e
 }
 
 func (c *Core) ensureDefault(ctx context.Context, d engine.Snapshot) error {
+	c.progress.own(d)
 	now := c.Now().UTC()
 	old, err := c.Store.Snapshot(ctx, engine.SnapshotRef{OrganizationID: d.OrganizationID, IDOrName: d.Name})
 	switch {
@@ -364,7 +387,7 @@ func (c *Core) prepare(ctx context.Context, ref string, of []engine.Snapshot) er
 			}
 		}
 	}
-	img, err := c.ensure(ctx, engine.EnsureImage{Ref: ref})
+	img, err := c.ensure(ctx, of[0].OrganizationID, engine.EnsureImage{Ref: ref})
 	for i := range of {
 		var werr error
 		switch {

@@ -59,7 +59,7 @@ func checkCreate(req engine.CreateSandbox) error {
 	return firstError(
 		checkOrganization(req.OrganizationID),
 		checkName("name", req.Name), checkName("target", req.Target),
-		checkUser(req.User), checkEnv(req.Env), checkLabels(req.Labels),
+		checkUser(req.User), checkEnv(req.Env), checkAttached(req.Secrets), checkLabels(req.Labels),
 		checkImage(req.Image, true), checkResources(req.Resources), checkNetwork(req.Network),
 		checkText("idempotency key", req.IdempotencyKey, 255),
 		checkLifecycle(req.Lifecycle),

@@ -164,3 +164,9 @@ func (a away) Info(context.Context) (engine.RunnerInfo, error)      { return eng
 func (a away) EnsureImage(context.Context, engine.EnsureImage) (engine.Image, error) {
 	return engine.Image{}, a.err()
 }
+func (a away) DropImage(context.Context, engine.Image) error       { return a.err() }
+func (a away) SetPools(context.Context, []engine.PoolTarget) error { return a.err() }
+func (a away) Pools(context.Context) ([]engine.PoolStatus, error)  { return nil, a.err() }
+func (a away) Samples(context.Context, engine.SampleQuery) ([]engine.Sample, error) {
+	return nil, a.err()
+}

@@ -154,3 +154,8 @@ func (m MortalRunner) DropDisk(ctx context.Context, disk string) error {
 func (m MortalRunner) EnsureImage(ctx context.Context, req engine.EnsureImage) (engine.Image, error) {
 	return dying(m.Death, func() (engine.Image, error) { return m.Runner.EnsureImage(ctx, req) })
 }
+
+// DropImage is a step.
+func (m MortalRunner) DropImage(ctx context.Context, img engine.Image) error {
+	return m.Death.step(func() error { return m.Runner.DropImage(ctx, img) })
+}

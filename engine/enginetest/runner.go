@@ -23,6 +23,10 @@ type Runner struct {
 	launches  map[string]engine.Launch
 	disks     map[string]bool
 	images    map[string]engine.Image
+	ensured   []engine.EnsureImage
+	pools     []engine.PoolTarget
+	faults    map[engine.PoolKind]string
+	samples   map[string][]engine.Sample
 	hooks     map[string][]func(ctx context.Context) error
 	calls     []string
 }
@@ -75,7 +79,7 @@ func (r *Runner) Block(method string) (entered <-chan struct{}, release func()) 
 // begin notes the call, runs a hook and takes the lock.
 func (r *Runner) begin(ctx context.Context, method, object string) (func(), error) {
 	r.mu.Lock()
-	if method != "Info" && method != "Instances" && method != "Stats" {
+	if !slices.Contains([]string{"Info", "Instances", "Stats", "Pools", "SetPools", "Samples"}, method) {
 		r.calls = append(r.calls, strings.TrimSpace(method+" "+object))
 	}
 	var hook func(context.Context) error
@@ -334,5 +338,103 @@ func (r *Runner) EnsureImage(ctx context.Context, req engine.EnsureImage) (engin
 	defer unlock()
 	img := engine.Image{Ref: req.Ref, Digest: "sha256:" + req.Ref, SizeBytes: 7, User: "img", WorkDir: "/img"}
 	r.images[req.Ref] = img
+	r.ensured = append(r.ensured, req)
 	return img, nil
+}
+
+// Ensured returns what EnsureImage was asked for so far.
+func (r *Runner) Ensured() []engine.EnsureImage {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.ensured)
+}
+
+// Images returns the references of the images that the runner has.
+func (r *Runner) Images() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.images))
+}
+
+// DropImage forgets an image; nil when it is gone.
+func (r *Runner) DropImage(ctx context.Context, img engine.Image) error {
+	unlock, err := r.begin(ctx, "DropImage", img.Ref)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	delete(r.images, img.Ref)
+	return nil
+}
+
+// SetPools remembers the targets; members are ready at once.
+func (r *Runner) SetPools(ctx context.Context, targets []engine.PoolTarget) error {
+	unlock, err := r.begin(ctx, "SetPools", "")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r.pools = slices.Clone(targets)
+	return nil
+}
+
+// FailPool makes a kind of the pool fail with this text, and have no members.
+func (r *Runner) FailPool(kind engine.PoolKind, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.faults == nil {
+		r.faults = map[engine.PoolKind]string{}
+	}
+	r.faults[kind] = text
+}
+
+// Pools tells of the targets.
+func (r *Runner) Pools(ctx context.Context) ([]engine.PoolStatus, error) {
+	unlock, err := r.begin(ctx, "Pools", "")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var out []engine.PoolStatus
+	for _, t := range r.pools {
+		st := engine.PoolStatus{PoolTarget: t, Ready: t.Size, Error: r.faults[t.PoolKind]}
+		if st.Error != "" {
+			st.Ready = 0
+		}
+		out = append(out, st)
+	}
+	return out, nil
+}
+
+// Targets returns what SetPools was told last.
+func (r *Runner) Targets() []engine.PoolTarget {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.pools)
+}
+
+// AddSamples gives a sandbox a history.
+func (r *Runner) AddSamples(sandbox string, samples ...engine.Sample) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.samples == nil {
+		r.samples = map[string][]engine.Sample{}
+	}
+	r.samples[sandbox] = append(r.samples[sandbox], samples...)
+}
+
+// Samples returns those between the times.
+func (r *Runner) Samples(ctx context.Context, q engine.SampleQuery) ([]engine.Sample, error) {
+	unlock, err := r.begin(ctx, "Samples", q.Sandbox)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var out []engine.Sample
+	for _, s := range r.samples[q.Sandbox] {
+		if !s.Time.Before(q.From) && !s.Time.After(q.To) {
+			out = append(out, s)
+		}
+	}
+	return out, nil
 }

@@ -22,6 +22,7 @@ type host struct {
 	mu              sync.Mutex
 	disks           map[string]bool
 	saved           map[string]bool
+	removed         []string // images
 	roots           map[string]bool
 	shares          map[string]bool
 	slots           map[int]engine.NetworkPolicy // in use, with what was applied
@@ -246,6 +247,13 @@ func (n *fakeNetworks) Recover(_ context.Context, keep []network.Slot) error {
 }
 
 type fakeImages host
+
+func (i *fakeImages) Remove(_ context.Context, ref string) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.removed = append(i.removed, ref)
+	return nil
+}
 
 func (i *fakeImages) Ensure(_ context.Context, req engine.EnsureImage, _ func(string)) (engine.Image, error) {
 	return engine.Image{Ref: req.Ref}, nil

@@ -77,7 +77,12 @@ func (r *Runner) make(ctx context.Context, l engine.Launch, sw *stopwatch) (*ins
 	defer cancel()
 	in := r.newInstance(record{Version: recordVersion, ID: newID(), Sandbox: l.Sandbox, Phase: phaseStarting, Boot: bootID(), Launch: l})
 	defer r.startMaking(in.rec.ID)()
-	err := r.makeDisk(ctx, in, sw)
+	done, err := r.useImage(l.Image)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	err = r.makeDisk(ctx, in, sw)
 	if err == nil {
 		err = r.bringUp(ctx, in, sw)
 	}

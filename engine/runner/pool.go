@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -12,16 +13,14 @@ import (
 
 // poolKey is what cannot be changed after an instance was made. Everything
 // else (name, environment, labels, limits, policy, user) is bound at claim.
-type poolKey struct {
-	image   string
-	diskMiB int64
-}
+type poolKey = engine.PoolKind
 
+// keyOf is the zero kind for what no member can become.
 func keyOf(l engine.Launch) poolKey {
-	if l.Disk != "" || (l.Class != "" && l.Class != engine.ClassContainer) {
+	if l.Class != "" && l.Class != engine.ClassContainer {
 		return poolKey{}
 	}
-	return poolKey{l.Image, l.Resources.DiskMiB}
+	return poolKey{Image: l.Image, Disk: l.Disk, DiskMiB: l.Resources.DiskMiB}
 }
 
 // Refilling waits for a pause between launches, so that a burst has the
@@ -40,21 +39,24 @@ type pool struct {
 	nudge chan struct{}
 
 	mu     sync.Mutex
-	want   map[poolKey]int
+	base   map[poolKey]int // as configured
+	want   map[poolKey]int // base and what SetPools asked for
+	faults map[poolKey]poolFault
 	recent map[poolKey]time.Time // kinds asked for and missed
 	ready  map[poolKey][]*instance
 	last   time.Time // of the last launch
 	closed bool
 }
 
-func newPool(r *Runner, targets []PoolTarget) *pool {
+func newPool(r *Runner, targets []engine.PoolTarget) *pool {
 	p := &pool{
-		r: r, nudge: make(chan struct{}, 1),
-		want: map[poolKey]int{}, recent: map[poolKey]time.Time{}, ready: map[poolKey][]*instance{},
+		r: r, nudge: make(chan struct{}, 1), base: map[poolKey]int{}, faults: map[poolKey]poolFault{},
+		recent: map[poolKey]time.Time{}, ready: map[poolKey][]*instance{},
 	}
 	for _, t := range targets {
-		p.want[poolKey{t.Image, t.DiskMiB}] = t.Size
+		p.base[t.PoolKind] = t.Size
 	}
+	p.want = maps.Clone(p.base)
 	return p
 }
 
@@ -78,8 +80,8 @@ func (p *pool) missed(k poolKey) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last = time.Now()
-	if k.image == "" || len(p.want) == 0 {
-		return // pools are switched off, or this kind cannot be pooled
+	if k.Image == "" || k.Disk != "" || len(p.base) == 0 {
+		return // pools are switched off, or this kind is not asked for again
 	}
 	if _, ok := p.recent[k]; ok || len(p.recent) < adaptiveMax {
 		p.recent[k] = time.Now()
@@ -102,9 +104,11 @@ func (p *pool) lost(in *instance) {
 	p.r.undo(context.Background(), in)
 }
 
+// wake looks again at once, also at what failed.
 func (p *pool) wake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	clear(p.faults)
 	p.wakeLocked()
 }
 
@@ -130,32 +134,40 @@ func (p *pool) run(ctx context.Context) {
 	}
 }
 
-// refill makes at most one member and says when to look again.
+// refill makes or removes at most one member and says when to look again.
 func (p *pool) refill(ctx context.Context) time.Duration {
 	p.mu.Lock()
 	if quiet := time.Since(p.last); quiet < refillQuiet && !p.last.IsZero() {
 		p.mu.Unlock()
 		return refillQuiet - quiet
 	}
+	if in := p.surplusLocked(); in != nil {
+		p.mu.Unlock()
+		p.r.undo(ctx, in)
+		return 0
+	}
 	k, ok := p.shortLocked()
+	wait := time.Minute
+	if len(p.faults) > 0 {
+		wait = refillRetry
+	}
 	p.mu.Unlock()
 	if !ok {
-		return time.Minute
+		return wait
 	}
-	if _, err := p.r.cfg.Images.Image(ctx, k.image); err != nil {
-		return refillRetry // not built yet; EnsureImage wakes us
-	}
-	l := engine.Launch{Image: k.image, Class: engine.ClassContainer, Resources: engine.Resources{CPU: 1, MemoryMiB: 1024, DiskMiB: k.diskMiB}}
-	in, err := p.r.make(ctx, l, newStopwatch())
-	if err != nil {
-		if ctx.Err() == nil {
-			p.r.log.Warn("warm pool", "image", k.image, "err", err)
-		}
-		return refillRetry
-	}
-	p.rehearse(ctx, in)
+	in, err := p.fresh(ctx, k)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err != nil {
+		if ctx.Err() == nil {
+			if engine.KindOf(err) != engine.KindNotFound { // not built or pulled yet
+				p.r.log.Warn("warm pool", "image", k.Image, "err", err)
+			}
+			p.faults[k] = poolFault{engine.AsError(err).Message, time.Now()}
+		}
+		return 0 // other kinds may be short
+	}
+	delete(p.faults, k)
 	if p.closed {
 		p.r.tasks.Go(func() { p.r.undo(context.WithoutCancel(ctx), in) })
 		return time.Minute
@@ -178,37 +190,44 @@ func (p *pool) rehearse(ctx context.Context, in *instance) {
 	}
 }
 
-// shortLocked finds a kind with fewer members than wanted.
+// fresh makes a member. An image that is not here yet is looked for again when
+// EnsureImage wakes the pool.
+func (p *pool) fresh(ctx context.Context, k poolKey) (*instance, error) {
+	if _, err := p.r.cfg.Images.Image(ctx, k.Image); err != nil {
+		return nil, err
+	}
+	in, err := p.r.make(ctx, engine.Launch{
+		Image: k.Image, Disk: k.Disk, Class: engine.ClassContainer,
+		Resources: engine.Resources{CPU: 1, MemoryMiB: 1024, DiskMiB: k.DiskMiB},
+	}, newStopwatch())
+	if err == nil {
+		p.rehearse(ctx, in)
+	}
+	return in, err
+}
+
+// shortLocked finds a kind with fewer members than wanted, the configured
+// ones first. One that just failed has to wait.
 func (p *pool) shortLocked() (poolKey, bool) {
 	if p.closed {
 		return poolKey{}, false
 	}
-	for k, n := range p.want {
-		if len(p.ready[k]) < n {
-			return k, true
+	for _, kinds := range []map[poolKey]int{p.base, p.want} {
+		for k := range kinds {
+			if len(p.ready[k]) < p.want[k] && p.mayTryLocked(k) {
+				return k, true
+			}
 		}
 	}
 	for k, at := range p.recent {
 		switch {
 		case time.Since(at) > adaptiveTime:
 			delete(p.recent, k)
-		case p.want[k] == 0 && len(p.ready[k]) < 1:
+		case p.want[k] == 0 && len(p.ready[k]) < 1 && p.mayTryLocked(k):
 			return k, true
 		}
 	}
 	return poolKey{}, false
-}
-
-// Ready tells how many members are ready now, by image and disk size.
-func (r *Runner) Ready() map[PoolTarget]int {
-	p := r.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := map[PoolTarget]int{}
-	for k, n := range p.want {
-		out[PoolTarget{k.image, k.diskMiB, n}] = len(p.ready[k])
-	}
-	return out
 }
 
 // drain removes all members and stops refilling.

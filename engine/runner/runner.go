@@ -62,13 +62,7 @@ type Networks interface {
 type Images interface {
 	Ensure(ctx context.Context, req engine.EnsureImage, progress func(string)) (engine.Image, error)
 	Image(ctx context.Context, ref string) (image.Unpacked, error)
-}
-
-// PoolTarget is one kind of warm member to keep ready.
-type PoolTarget struct {
-	Image   string
-	DiskMiB int64
-	Size    int
+	Remove(ctx context.Context, ref string) error
 }
 
 // Config is all that Open needs. Home is on the disk that records live on;
@@ -83,7 +77,7 @@ type Config struct {
 	Roots    Roots
 	Networks Networks
 	Images   Images
-	Pool     []PoolTarget
+	Pool     []engine.PoolTarget // warm members to keep, whatever SetPools says
 	// Parallel is how many cold creates run at once; 0 means two a core.
 	Parallel int
 	Host     Host
@@ -108,6 +102,7 @@ type Runner struct {
 	cfg   Config
 	log   *slog.Logger
 	pool  *pool
+	past  *past
 	cold  chan struct{} // a slot per cold create under way
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
@@ -116,6 +111,7 @@ type Runner struct {
 	instances map[string]*instance // by instance id, pool members included
 	sandboxes map[string]*instance // by sandbox id
 	making    map[string]bool      // instance ids under way
+	layers    map[string]int       // by image, instances under way, or dropping
 	locks     map[string]*keyLock
 }
 
@@ -148,6 +144,7 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 		instances: map[string]*instance{},
 		sandboxes: map[string]*instance{},
 		making:    map[string]bool{},
+		layers:    map[string]int{},
 		locks:     map[string]*keyLock{},
 	}
 	if err := r.recover(ctx); err != nil {
@@ -156,6 +153,7 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 	bg, stop := context.WithCancel(context.WithoutCancel(ctx))
 	r.stop = stop
 	r.pool = newPool(r, cfg.Pool)
+	r.past = openPast(filepath.Join(cfg.Home, "history"), r.log)
 	if w, ok := driver.As[driver.Watcher](cfg.Driver); ok {
 		events, err := w.Watch(bg)
 		if err != nil {
@@ -167,6 +165,7 @@ func Open(ctx context.Context, cfg Config) (*Runner, error) {
 	r.tasks.Go(func() { r.pool.run(bg) })
 	r.tasks.Go(func() { r.sweep(bg) })
 	r.tasks.Go(func() { r.guardSpace(bg) })
+	r.tasks.Go(func() { r.sample(bg) })
 	return r, nil
 }
 

@@ -96,7 +96,9 @@ func TestFailedLaunchLeavesNothing(t *testing.T) {
 
 func TestClaimBindsLate(t *testing.T) {
 	h := newHost(t)
-	r := h.runner(t, func(c *Config) { c.Pool = []PoolTarget{{"atoll:default", 1024, 1}} })
+	r := h.runner(t, func(c *Config) {
+		c.Pool = []engine.PoolTarget{{PoolKind: engine.PoolKind{Image: "atoll:default", DiskMiB: 1024}, Size: 1}}
+	})
 	defer r.Close()
 	waitReady(t, r, 1)
 
@@ -129,7 +131,9 @@ func TestClaimBindsLate(t *testing.T) {
 
 func TestColdAndOtherKindsMissThePool(t *testing.T) {
 	h := newHost(t)
-	r := h.runner(t, func(c *Config) { c.Pool = []PoolTarget{{"atoll:default", 1024, 1}} })
+	r := h.runner(t, func(c *Config) {
+		c.Pool = []engine.PoolTarget{{PoolKind: engine.PoolKind{Image: "atoll:default", DiskMiB: 1024}, Size: 1}}
+	})
 	defer r.Close()
 	waitReady(t, r, 1)
 	cold, other := launch("cold"), launch("other")
@@ -245,8 +249,9 @@ func waitReady(t *testing.T, r *Runner, n int) {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		have := 0
-		for _, k := range r.Ready() {
-			have += k
+		list, _ := r.Pools(t.Context())
+		for _, k := range list {
+			have += k.Ready
 		}
 		if have >= n {
 			return

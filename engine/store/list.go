@@ -115,7 +115,7 @@ func (s *Store) ListSandboxes(ctx context.Context, q engine.SandboxQuery) (engin
 	if err != nil {
 		return engine.SandboxPage{}, translate(err, "count sandboxes")
 	}
-	if sel, err = afterCursor(sel, column, q); err != nil {
+	if sel, err = afterCursor(sel, column, q.Cursor, q.Ascending); err != nil {
 		return engine.SandboxPage{}, err
 	}
 	if err := sel.Limit(int64(limit) + 1).Scan(ctx); err != nil {
@@ -134,13 +134,13 @@ func pageLimit(n int) (int, error) {
 	return n, nil
 }
 
-func afterCursor(sel *bun.SelectQuery, column string, q engine.SandboxQuery) (*bun.SelectQuery, error) {
+func afterCursor(sel *bun.SelectQuery, column, after string, ascending bool) (*bun.SelectQuery, error) {
 	dir, cmp := "DESC", "<"
-	if q.Ascending {
+	if ascending {
 		dir, cmp = "ASC", ">"
 	}
-	if q.Cursor != "" {
-		c, v, err := decodeCursor(q.Cursor, column, q.Ascending)
+	if after != "" {
+		c, v, err := decodeCursor(after, column, ascending)
 		if err != nil {
 			return nil, err
 		}
@@ -175,7 +175,7 @@ func (s *Store) filterSandboxes(q engine.SandboxQuery) func(*bun.SelectQuery) *b
 			sel = sel.Where(`lower(name) LIKE ? ESCAPE '!'`, likePrefix(strings.ToLower(q.NamePrefix)))
 		}
 		if len(q.Snapshots) > 0 {
-			sel = sel.Where("snapshot IN (?)", bun.In(q.Snapshots))
+			sel = sel.Where("snapshot IN (?)", bun.List(q.Snapshots))
 		}
 		for k, v := range q.Labels {
 			sel = sel.Where("labels <> ''").Where(s.labelMatch(), k, v)
@@ -188,7 +188,7 @@ func (s *Store) filterSandboxes(q engine.SandboxQuery) func(*bun.SelectQuery) *b
 // and those in error that are to be destroyed unless they are included.
 func wantedStates(sel *bun.SelectQuery, q engine.SandboxQuery) *bun.SelectQuery {
 	if len(q.States) > 0 {
-		sel = sel.Where("state IN (?)", bun.In(q.States))
+		sel = sel.Where("state IN (?)", bun.List(q.States))
 	} else {
 		sel = sel.Where("state <> 'destroyed'")
 	}

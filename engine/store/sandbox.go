@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -51,6 +52,7 @@ type sandboxRow struct {
 	Entrypoint     string
 	ForkDisk       string
 	Env            string
+	Secrets        string
 	Labels         string
 	Public         bool
 	CPU            float64 `bun:"cpu"`
@@ -78,7 +80,7 @@ func toSandboxRow(sb *Sandbox) *sandboxRow {
 		Class: string(sb.Class), State: string(sb.State), Desired: string(sb.Desired),
 		Incarnation: int64(sb.Incarnation), Runner: sb.Runner, Target: sb.Target, Snapshot: sb.Snapshot,
 		Image: sb.Image, ImageDigest: sb.ImageDigest, OSUser: sb.User, WorkDir: sb.WorkDir,
-		Entrypoint: toJSON(sb.Entrypoint), ForkDisk: sb.ForkDisk, Env: toJSON(sb.Env), Labels: toJSON(sb.Labels),
+		Entrypoint: toJSON(sb.Entrypoint), ForkDisk: sb.ForkDisk, Env: toJSON(sb.Env), Secrets: toJSON(sb.Secrets), Labels: toJSON(sb.Labels),
 		Public: sb.Public, CPU: sb.Resources.CPU, MemoryMiB: sb.Resources.MemoryMiB,
 		DiskMiB: sb.Resources.DiskMiB, GPU: int64(sb.Resources.GPU), PIDs: sb.Resources.PIDs,
 		AutoStop: int64(sb.Lifecycle.AutoStop), AutoArchive: int64(sb.Lifecycle.AutoArchive),
@@ -109,6 +111,7 @@ func (r *sandboxRow) sandbox() Sandbox {
 	}
 	fromJSON(r.Entrypoint, &sb.Entrypoint)
 	fromJSON(r.Env, &sb.Env)
+	fromJSON(r.Secrets, &sb.Secrets)
 	fromJSON(r.Labels, &sb.Labels)
 	fromJSON(r.Network, &sb.Network)
 	return sb
@@ -196,6 +199,17 @@ func (s *Store) Sandbox(ctx context.Context, ref engine.SandboxRef) (Sandbox, er
 		return Sandbox{}, missing(translate(err, "read a sandbox"), "sandbox", ref.IDOrName)
 	}
 	return row.sandbox(), nil
+}
+
+// changedOne turns a write that met no row into a missing object.
+func changedOne(res sql.Result, err error, what, name string) error {
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return engine.Errorf(engine.KindNotFound, "%s %q does not exist", what, name).Wrap(err)
+	}
+	return nil
 }
 
 func missing(err error, what, name string) error {

@@ -149,3 +149,27 @@ func snapshots(rows []snapshotRow) []engine.Snapshot {
 	}
 	return out
 }
+
+// SnapshotByID returns a snapshot of any organization.
+func (s *Store) SnapshotByID(ctx context.Context, id string) (engine.Snapshot, error) {
+	row := new(snapshotRow)
+	if err := s.r.NewSelect().Model(row).Where("id = ?", id).Scan(ctx); err != nil {
+		return engine.Snapshot{}, missing(translate(err, "read a snapshot"), "snapshot", id)
+	}
+	return row.snapshot(), nil
+}
+
+// ImageUses counts what needs an image, named by reference or digest: snapshots
+// that are not switched off, saved disks above it, and sandboxes.
+func (s *Store) ImageUses(ctx context.Context, image, digest string) (int, error) {
+	same := func(q *bun.SelectQuery) *bun.SelectQuery {
+		return q.Where("(image = ? OR (image_digest <> '' AND image_digest = ?))", image, digest)
+	}
+	snapshots, err := s.r.NewSelect().Model((*snapshotRow)(nil)).Apply(same).
+		Where("(disk <> '' OR state NOT IN ('inactive', 'error', 'build_failed'))").Count(ctx)
+	if err != nil {
+		return 0, translate(err, "count the snapshots of an image")
+	}
+	sandboxes, err := s.r.NewSelect().Model((*sandboxRow)(nil)).Apply(same).Where("state <> 'destroyed'").Count(ctx)
+	return int(snapshots + sandboxes), translate(err, "count the sandboxes of an image")
+}

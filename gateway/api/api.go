@@ -27,6 +27,7 @@ type Config struct {
 	Toolboxes  engine.Toolboxes
 	Events     engine.Events
 	Inspector  engine.Inspector
+	Services   engine.Services
 	Accounts   engine.Accounts
 	Previews   engine.Previews
 	SSH        engine.SSHDoor // nil: no access by SSH
@@ -45,6 +46,8 @@ type Config struct {
 	Log             *slog.Logger
 	// Created is told of every sandbox made, for metrics. May be nil.
 	Created func(s engine.Sandbox, took time.Duration)
+	// KeepAlive is how often silent streams say that they live; 0: 20 s.
+	KeepAlive time.Duration
 	// Closing ends streams when the server goes down.
 	Closing <-chan struct{}
 }
@@ -91,6 +94,7 @@ func (a *API) register() {
 	a.registerSSH()
 	a.registerVolumes()
 	a.registerPreviews()
+	a.registerServices()
 	a.registerExtensions()
 }
 
@@ -129,7 +133,7 @@ func (a *API) route(method, path string, h http.Handler) {
 		panic("gateway/api: no row in the table for " + method + " " + path)
 	}
 	a.routed[o.Key()] = true
-	a.router.Method(method, path, a.access(o, h))
+	a.router.Method(method, path, a.access(o, a.offered(o, h)))
 }
 
 func (a *API) access(o Operation, next http.Handler) http.Handler {

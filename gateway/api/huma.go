@@ -165,14 +165,14 @@ func modelMessage(m *huma.ErrorModel) string {
 }
 
 // detail names the field without the "body." that clients do not know of. The
-// value is shown when it is short.
+// value is shown when it is short and no secret.
 func detail(d *huma.ErrorDetail) string {
 	_, field, found := strings.Cut(d.Location, ".")
 	if !found || field == "" {
 		return d.Message
 	}
 	value := fmt.Sprint(d.Value)
-	if d.Value == nil || len(value) > 60 || strings.HasPrefix(value, "map[") {
+	if d.Value == nil || field == "value" || field == "password" || len(value) > 60 || strings.HasPrefix(value, "map[") {
 		return field + ": " + d.Message
 	}
 	return fmt.Sprintf("%s: %s, got %s", field, d.Message, value)

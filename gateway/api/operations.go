@@ -62,7 +62,7 @@ func Operations() []Operation {
 		{"POST", "/sandbox/{sandboxIdOrName}/autoarchive/{interval}", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxIdOrName}/autodelete/{interval}", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxIdOrName}/network-settings", Built, "write:sandboxes"},
-		{"PUT", "/sandbox/{sandboxIdOrName}/secrets", Missing, "write:sandboxes"},
+		{"PUT", "/sandbox/{sandboxIdOrName}/secrets", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxIdOrName}/archive", Missing, "write:sandboxes"},
 		{"GET", "/sandbox/{sandboxIdOrName}/ports/{port}/preview-url", Built, ""},
 		{"GET", "/sandbox/{sandboxIdOrName}/ports/{port}/signed-preview-url", Built, ""},
@@ -79,7 +79,7 @@ func Operations() []Operation {
 		{"GET", "/sandbox/{sandboxId}/telemetry/logs", Missing, ""},
 		{"GET", "/sandbox/{sandboxId}/telemetry/traces", Missing, ""},
 		{"GET", "/sandbox/{sandboxId}/telemetry/traces/{traceId}", Missing, ""},
-		{"GET", "/sandbox/{sandboxId}/telemetry/metrics", Missing, ""},
+		{"GET", "/sandbox/{sandboxId}/telemetry/metrics", Built, ""},
 
 		// snapshots
 		{"POST", "/snapshots", Built, "write:snapshots"},
@@ -88,8 +88,8 @@ func Operations() []Operation {
 		{"DELETE", "/snapshots/{id}", Built, "delete:snapshots"},
 		{"GET", "/snapshots/{id}/build-logs", Built, ""},
 		{"GET", "/snapshots/{id}/build-logs-url", Built, ""},
-		{"POST", "/snapshots/{id}/activate", Missing, "write:snapshots"},
-		{"POST", "/snapshots/{id}/deactivate", Missing, "write:snapshots"},
+		{"POST", "/snapshots/{id}/activate", Built, "write:snapshots"},
+		{"POST", "/snapshots/{id}/deactivate", Built, "write:snapshots"},
 
 		// volumes
 		{"GET", "/volumes", Built, "read:volumes"},
@@ -102,26 +102,26 @@ func Operations() []Operation {
 		{"GET", "/object-storage/push-access", Missing, "write:snapshots"},
 
 		// docker-registry
-		{"POST", "/docker-registry", Missing, "write:registries"},
-		{"GET", "/docker-registry", Missing, ""},
+		{"POST", "/docker-registry", Built, "write:registries"},
+		{"GET", "/docker-registry", Built, ""},
 		{"GET", "/docker-registry/registry-push-access", Missing, ""},
-		{"GET", "/docker-registry/{id}", Missing, ""},
-		{"PATCH", "/docker-registry/{id}", Missing, "write:registries"},
-		{"DELETE", "/docker-registry/{id}", Missing, "delete:registries"},
+		{"GET", "/docker-registry/{id}", Built, ""},
+		{"PATCH", "/docker-registry/{id}", Built, "write:registries"},
+		{"DELETE", "/docker-registry/{id}", Built, "delete:registries"},
 
 		// warm-pools
-		{"GET", "/warm-pools", Missing, ""},
-		{"POST", "/warm-pools", Missing, "write:sandboxes"},
-		{"PATCH", "/warm-pools/{id}", Missing, "write:sandboxes"},
-		{"DELETE", "/warm-pools/{id}", Missing, "write:sandboxes"},
+		{"GET", "/warm-pools", Built, ""},
+		{"POST", "/warm-pools", Built, "write:sandboxes"},
+		{"PATCH", "/warm-pools/{id}", Built, "write:sandboxes"},
+		{"DELETE", "/warm-pools/{id}", Built, "write:sandboxes"},
 
 		// secret
-		{"POST", "/secret", Missing, "manage:secrets"},
-		{"GET", "/secret", Missing, ""},
-		{"GET", "/secret/paginated", Missing, ""},
-		{"GET", "/secret/{secretId}", Missing, ""},
-		{"PATCH", "/secret/{secretId}", Missing, "manage:secrets"},
-		{"DELETE", "/secret/{secretId}", Missing, "manage:secrets"},
+		{"POST", "/secret", Built, "manage:secrets"},
+		{"GET", "/secret", Built, ""},
+		{"GET", "/secret/paginated", Built, ""},
+		{"GET", "/secret/{secretId}", Built, ""},
+		{"PATCH", "/secret/{secretId}", Built, "manage:secrets"},
+		{"DELETE", "/secret/{secretId}", Built, "manage:secrets"},
 
 		// organizations
 		{"GET", "/organizations/invitations", Built, ""},
@@ -205,9 +205,9 @@ func Operations() []Operation {
 
 		// webhooks
 		{"POST", "/webhooks/organizations/{organizationId}/app-portal-access", Missing, "admin"},
-		{"GET", "/webhooks/organizations/{organizationId}/initialization-status", Missing, ""},
-		{"POST", "/webhooks/organizations/{organizationId}/initialize", Missing, "admin"},
-		{"POST", "/webhooks/organizations/{organizationId}/refresh-endpoints", Missing, "admin"},
+		{"GET", "/webhooks/organizations/{organizationId}/initialization-status", Built, ""},
+		{"POST", "/webhooks/organizations/{organizationId}/initialize", Built, "owner"},
+		{"POST", "/webhooks/organizations/{organizationId}/refresh-endpoints", Built, "owner"},
 
 		// audit
 		{"GET", "/audit/organizations/{organizationId}", Built, "read:audit_logs"},
@@ -244,13 +244,13 @@ func Operations() []Operation {
 		{"GET", "/admin/users", Built, "admin"},
 		{"POST", "/admin/users/{id}/regenerate-key-pair", Missing, "admin"},
 		{"GET", "/admin/users/{id}", Built, "admin"},
-		{"POST", "/admin/webhooks/organizations/{organizationId}/send", Missing, "admin"},
-		{"GET", "/admin/webhooks/organizations/{organizationId}/messages/{messageId}/attempts", Missing, "admin"},
-		{"GET", "/admin/webhooks/status", Missing, "admin"},
-		{"POST", "/admin/webhooks/organizations/{organizationId}/initialize", Missing, "admin"},
+		{"POST", "/admin/webhooks/organizations/{organizationId}/send", Built, "admin"},
+		{"GET", "/admin/webhooks/organizations/{organizationId}/messages/{messageId}/attempts", Built, "admin"},
+		{"GET", "/admin/webhooks/status", Built, "admin"},
+		{"POST", "/admin/webhooks/organizations/{organizationId}/initialize", Built, "admin"},
 		{"POST", "/admin/docker-registry/{id}/set-default", Missing, "admin"},
-		{"GET", "/admin/snapshots/can-cleanup-image", Missing, "admin"},
-		{"PATCH", "/admin/snapshots/{id}/general", Missing, "admin"},
+		{"GET", "/admin/snapshots/can-cleanup-image", Built, "admin"},
+		{"PATCH", "/admin/snapshots/{id}/general", Built, "admin"},
 		{"GET", "/admin/audit", Built, "admin"},
 		{"POST", "/admin/organizations", Built, "admin"},
 		{"POST", "/admin/organizations/{organizationId}/quota/{regionId}", Built, "admin"},
@@ -273,5 +273,14 @@ func Extensions() []Operation {
 		{"GET", "/openapi.json", Built, Public},
 		{"GET", "/sandbox/{sandboxIdOrName}/stats", Built, ""},
 		{"POST", "/admin/shutdown", Built, "admin"},
+		{"GET", "/webhooks/organizations/{organizationId}/endpoints", Built, "owner"},
+		{"POST", "/webhooks/organizations/{organizationId}/endpoints", Built, "owner"},
+		{"GET", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, "owner"},
+		{"PATCH", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, "owner"},
+		{"DELETE", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}", Built, "owner"},
+		{"POST", "/webhooks/organizations/{organizationId}/endpoints/{endpointId}/rotate-secret", Built, "owner"},
+		{"GET", "/webhooks/organizations/{organizationId}/messages", Built, "owner"},
+		{"GET", "/webhooks/organizations/{organizationId}/messages/{messageId}/attempts", Built, "owner"},
+		{"POST", "/webhooks/organizations/{organizationId}/messages/{messageId}/resend", Built, "owner"},
 	}
 }

@@ -25,7 +25,7 @@ func full() engine.Sandbox {
 		ID: "6f2c", OrganizationID: engine.DefaultOrganization, Name: "full", Class: engine.ClassGVisor,
 		State: engine.StateError, Desired: engine.DesiredStarted, Incarnation: 7, Runner: "r1", Target: "us",
 		Snapshot: "snap", ImageDigest: "sha256:ab", User: "root", Env: map[string]string{"A": "1"},
-		Labels: map[string]string{"x": "y"}, Public: true,
+		Secrets: map[string]string{"KEY": "s1"}, Labels: map[string]string{"x": "y"}, Public: true,
 		Resources: engine.Resources{CPU: 1.5, MemoryMiB: 1536, DiskMiB: 3100, GPU: 1, PIDs: 99},
 		Lifecycle: engine.Lifecycle{AutoStop: time.Minute, AutoArchive: time.Hour, AutoDelete: -time.Minute, TTL: 90 * time.Second},
 		Network: engine.NetworkPolicy{
@@ -54,8 +54,8 @@ func TestEveryFieldOfASandboxTravels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Lists leave the environment and the proxy out.
-	want.Env, want.Network.OutboundProxyURL = nil, ""
+	// Lists leave the environment, the secrets and the proxy out.
+	want.Env, want.Secrets, want.Network.OutboundProxyURL = nil, nil, ""
 	if diff := cmp.Diff(engine.SandboxPage{Items: []engine.Sandbox{want}, Total: 1}, page); diff != "" {
 		t.Errorf("List (-want +got):\n%s", diff)
 	}
@@ -79,7 +79,7 @@ func TestCreateTravels(t *testing.T) {
 	c := gatewaytest.Client(t, gatewaytest.Serve(t, e))
 	want := engine.CreateSandbox{
 		OrganizationID: engine.DefaultOrganization, Name: "n", Snapshot: "atoll-small", Image: "debian:12", User: "u",
-		Env: map[string]string{"A": "1"}, Labels: map[string]string{"l": "v"}, Public: true, Target: "us", Class: engine.ClassGVisor,
+		Env: map[string]string{"A": "1"}, Secrets: map[string]string{"KEY": "s"}, Labels: map[string]string{"l": "v"}, Public: true, Target: "us", Class: engine.ClassGVisor,
 		Resources:      engine.Resources{CPU: 0.5, MemoryMiB: 100, DiskMiB: 200, GPU: 1, PIDs: 5},
 		Network:        engine.NetworkPolicy{BlockAll: true, AllowCIDRs: []string{"198.51.100.0/24"}, AllowDomains: []string{"a.example"}, OutboundProxyURL: "http://p"},
 		Lifecycle:      &engine.Lifecycle{AutoStop: time.Minute, AutoArchive: time.Hour, AutoDelete: 0, TTL: 2 * time.Minute},

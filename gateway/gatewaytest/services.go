@@ -224,6 +224,7 @@ func (w *watchers) add(ctx context.Context) <-chan engine.Event {
 }
 
 func (w *watchers) send(e engine.Event) {
+	e.ID = uuid.NewString()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for ch := range w.all {

@@ -78,7 +78,7 @@ func (c CreateSandbox) Request(organization string) (engine.CreateSandbox, error
 		Env: c.Env, Labels: c.Labels, Public: value(c.Public), Target: value(c.Target),
 		Class: engine.Class(value(c.Class)), Cold: c.Cold, IdempotencyKey: value(c.IdempotencyKey),
 	}
-	for _, step := range []func(*engine.CreateSandbox) error{c.unbuilt, c.image, c.resources, c.network, c.lifecycle} {
+	for _, step := range []func(*engine.CreateSandbox) error{c.unbuilt, c.image, c.resources, c.network, c.lifecycle, c.secrets} {
 		if err := step(&req); err != nil {
 			return engine.CreateSandbox{}, err
 		}
@@ -87,11 +87,10 @@ func (c CreateSandbox) Request(organization string) (engine.CreateSandbox, error
 }
 
 // unbuilt refuses what this server cannot honour yet: ignoring a wish for a
-// volume or a secret would be worse than an error.
+// volume would be worse than an error.
 func (c CreateSandbox) unbuilt(*engine.CreateSandbox) error {
 	for name, asked := range map[string]bool{
 		"volumes":              len(c.Volumes) > 0,
-		"secrets":              len(c.Secrets) > 0,
 		"linkedSandbox":        value(c.LinkedSandbox) != "",
 		"otelEndpointOverride": value(c.OtelEndpointOverride) != "",
 		"spot":                 value(c.Spot),
@@ -172,6 +171,13 @@ func (c CreateSandbox) network(req *engine.CreateSandbox) error {
 	return err
 }
 
+func (c CreateSandbox) secrets(req *engine.CreateSandbox) (err error) {
+	if len(c.Secrets) > 0 {
+		req.Secrets, err = Attachments(c.Secrets)
+	}
+	return err
+}
+
 func (c CreateSandbox) lifecycle(req *engine.CreateSandbox) error {
 	if c.AutoStopInterval == nil && c.AutoArchiveInterval == nil && c.AutoDeleteInterval == nil && c.TTLMinutes == nil {
 		return nil
@@ -245,6 +251,9 @@ func FromCreate(req engine.CreateSandbox) CreateSandbox {
 	if req.Resources != (engine.Resources{}) {
 		r := Resources(req.Resources)
 		c.Resources = &r
+	}
+	if len(req.Secrets) > 0 {
+		c.Secrets = []map[string]string{req.Secrets}
 	}
 	if l := req.Lifecycle; l != nil {
 		c.AutoStopInterval = minutes(l.AutoStop)

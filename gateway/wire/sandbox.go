@@ -61,6 +61,8 @@ type Sandbox struct {
 	OutboundProxyURL string            `json:"outboundProxyUrl,omitempty"`
 	Volumes          []Volume          `json:"volumes,omitempty"`
 
+	Secrets map[string]string `json:"secrets,omitempty" doc:"extension: ids of secrets by environment variable"`
+
 	Timing []Stage `json:"timing,omitempty" doc:"stages of the create or start that this answers"`
 	Warm   *bool   `json:"warm,omitempty" doc:"whether a ready sandbox was claimed; with timing"`
 	Usage  *Stats  `json:"usage,omitempty" doc:"present with verbose=true"`
@@ -106,7 +108,7 @@ func FromItem(s engine.Sandbox, toolboxURL string) Item {
 
 // FromSandbox makes the full shape of a sandbox.
 func FromSandbox(s engine.Sandbox, toolboxURL string) Sandbox {
-	d := Sandbox{Item: FromItem(s, toolboxURL), Env: notNil(s.Env), OutboundProxyURL: s.Network.OutboundProxyURL}
+	d := Sandbox{Item: FromItem(s, toolboxURL), Env: notNil(s.Env), Secrets: s.Secrets, OutboundProxyURL: s.Network.OutboundProxyURL}
 	if len(s.Timing) > 0 {
 		warm := s.Warm
 		d.Warm = &warm
@@ -118,7 +120,7 @@ func FromSandbox(s engine.Sandbox, toolboxURL string) Sandbox {
 // Sandbox returns the engine's sandbox that d was made of.
 func (d Sandbox) Sandbox() engine.Sandbox {
 	s := d.Item.Sandbox()
-	s.Env = d.Env
+	s.Env, s.Secrets = d.Env, d.Secrets
 	s.Network.OutboundProxyURL = d.OutboundProxyURL
 	s.Warm = d.Warm != nil && *d.Warm
 	s.Timing = stages(d.Timing)

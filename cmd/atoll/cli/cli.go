@@ -113,6 +113,8 @@ func (a *app) commands() []*cobra.Command {
 		newLogsCommand(a),
 		newPreviewCommand(a),
 		newSnapshotCommand(a),
+		newSecretCommand(a),
+		newWebhookCommand(a),
 		newForkCommand(a),
 		newResizeCommand(a),
 		newKeyCommand(a),

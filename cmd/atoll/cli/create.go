@@ -14,7 +14,7 @@ import (
 
 type createOptions struct {
 	name, snapshot, image, user, class, target string
-	env, labels                                []string
+	env, labels, secrets                       []string
 	limits                                     limits
 	public, blockNetwork, cold, timing         bool
 	ephemeral                                  bool
@@ -69,6 +69,7 @@ func newCreateCommand(a *app) *cobra.Command {
 	f.StringVar(&o.class, "class", "", "isolation: container, gvisor or linux-vm")
 	f.StringVar(&o.target, "target", "", "region")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "KEY=value for all commands; may be repeated")
+	f.StringArrayVar(&o.secrets, "secret", nil, "KEY=name of a secret, whose placeholder the variable holds; may be repeated")
 	f.StringArrayVarP(&o.labels, "label", "l", nil, "KEY=value; may be repeated")
 	o.limits.flags(cmd)
 	f.IntVar(&o.limits.gpu, "gpu", 0, "GPUs")
@@ -122,8 +123,12 @@ func (o createOptions) request(cmd *cobra.Command) (engine.CreateSandbox, error)
 	if err != nil {
 		return engine.CreateSandbox{}, err
 	}
+	secrets, err := pairs("secret", o.secrets)
+	if err != nil {
+		return engine.CreateSandbox{}, err
+	}
 	req := engine.CreateSandbox{
-		Name: o.name, Snapshot: o.snapshot, Image: o.image, User: o.user, Env: env, Labels: labels, Public: o.public,
+		Name: o.name, Snapshot: o.snapshot, Image: o.image, User: o.user, Env: env, Secrets: secrets, Labels: labels, Public: o.public,
 		Target: o.target, Class: engine.Class(o.class), Resources: o.limits.resources(), Cold: o.cold,
 		Network: engine.NetworkPolicy{BlockAll: o.blockNetwork},
 	}

@@ -161,7 +161,7 @@ func (d *Driver) Stats(ctx context.Context, h driver.Handle) (engine.Stats, erro
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return engine.Stats{
-		Time: time.Now(), CPUNanos: u.cpuNanos, MemoryBytes: u.memory, PIDs: u.pids,
+		Time: time.Now(), CPUNanos: u.cpuNanos, MemoryBytes: u.memory, CacheBytes: u.cache, PIDs: u.pids,
 		OOMKills: u.oomKills, LastOOM: in.lastOOM,
 	}, nil
 }

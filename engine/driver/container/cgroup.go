@@ -42,6 +42,7 @@ type hierarchy interface {
 type usage struct {
 	cpuNanos uint64
 	memory   uint64 // bytes, without file pages that the kernel can drop
+	cache    uint64 // bytes of file pages
 	pids     uint64
 	oomKills uint64
 }

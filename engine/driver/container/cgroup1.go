@@ -152,6 +152,7 @@ func (c cgroup1) usage(path string) (usage, error) {
 	if u.memory, err = readNumber(memory, "memory.usage_in_bytes"); err != nil {
 		return u, fmt.Errorf("read memory use of %s: %w", path, err)
 	}
+	u.cache, _ = readKey(memory, "memory.stat", "total_cache")
 	if cache, err := readKey(memory, "memory.stat", "total_inactive_file"); err == nil {
 		u.memory -= min(u.memory, cache)
 	}

@@ -128,6 +128,7 @@ func (c cgroup2) usage(path string) (usage, error) {
 	if u.memory, err = c.memory(path); err != nil {
 		return u, err
 	}
+	u.cache, _ = readKey(dir, "memory.stat", "file")
 	micros, err := readKey(dir, "cpu.stat", "usage_usec")
 	if err != nil {
 		return u, fmt.Errorf("read cpu use of %s: %w", path, err)
