@@ -25,14 +25,25 @@ const nodeVersion = "node@24.21.0"
 // Node returns the path of a node command.
 func Node(tb testing.TB) string {
 	tb.Helper()
-	return filepath.Join(NPM(tb, nodeVersion), "node_modules", "node", "bin", "node")
+	return must(InstallNode(tb.Context()))(tb)
+}
+
+// InstallNode is Node outside of tests.
+func InstallNode(ctx context.Context) (string, error) {
+	dir, err := InstallNPM(ctx, nodeVersion)
+	return filepath.Join(dir, "node_modules", "node", "bin", "node"), err
 }
 
 // NPM returns a directory whose node_modules holds the packages. Arguments that
 // begin with a dash go to npm.
 func NPM(tb testing.TB, packages ...string) string {
 	tb.Helper()
-	return cached(tb, packages, func(ctx context.Context, dir string) error {
+	return must(InstallNPM(tb.Context(), packages...))(tb)
+}
+
+// InstallNPM is NPM outside of tests.
+func InstallNPM(ctx context.Context, packages ...string) (string, error) {
+	return cached(packages, func(dir string) error {
 		if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"private":true}`), 0o644); err != nil {
 			return err
 		}
@@ -50,17 +61,28 @@ func Python(tb testing.TB, requirements string) string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	dir := cached(tb, []string{"python", string(text)}, func(ctx context.Context, dir string) error {
-		if err := run(ctx, dir, "python3", "-m", "venv", "--clear", "venv"); err != nil {
+	dir := must(cached([]string{"python", string(text)}, func(dir string) error {
+		if err := run(tb.Context(), dir, "python3", "-m", "venv", "--clear", "venv"); err != nil {
 			return err
 		}
 		pinned := filepath.Join(dir, "requirements.txt")
 		if err := os.WriteFile(pinned, text, 0o644); err != nil {
 			return err
 		}
-		return run(ctx, dir, "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "-r", pinned)
-	})
+		return run(tb.Context(), dir, "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "-r", pinned)
+	}))(tb)
 	return filepath.Join(dir, "venv", "bin", "python")
+}
+
+// must fails a test on an error.
+func must(value string, err error) func(testing.TB) string {
+	return func(tb testing.TB) string {
+		tb.Helper()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return value
+	}
 }
 
 // run runs a registry's client.
@@ -80,35 +102,31 @@ func run(ctx context.Context, dir, name string, args ...string) error {
 
 // cached returns the directory for a key, and fills it unless that is done.
 // Other processes wait meanwhile.
-func cached(tb testing.TB, key []string, fill func(ctx context.Context, dir string) error) string {
-	tb.Helper()
+func cached(key []string, fill func(dir string) error) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = "/var/cache"
 	}
 	dir := filepath.Join(cache, "atoll-acceptance", dirName(key))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		tb.Fatal(err)
+		return "", err
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		tb.Fatal(err)
+		return "", err
 	}
 	defer lock.Close()
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		tb.Fatal(err)
+		return "", err
 	}
 	done := filepath.Join(dir, "installed")
 	if _, err := os.Stat(done); err == nil {
-		return dir
+		return dir, nil
 	}
-	if err := fill(tb.Context(), dir); err != nil {
-		tb.Fatal(err)
+	if err := fill(dir); err != nil {
+		return "", err
 	}
-	if err := os.WriteFile(done, nil, 0o644); err != nil {
-		tb.Fatal(err)
-	}
-	return dir
+	return dir, os.WriteFile(done, nil, 0o644)
 }
 
 var odd = regexp.MustCompile(`[^A-Za-z0-9.+-]+`)
