@@ -66,7 +66,7 @@ func controlRoutes() []route {
 		{"DELETE", "/snapshots/{id}", built},
 		{"GET", "/snapshots/{id}/build-logs", built},
 		{"GET", "/snapshots/{id}/build-logs-url", built},
-		{"POST", "/snapshots/{id}/activate", later},
+		{"POST", "/snapshots/{id}/activate", soon},
 		{"GET", "/volumes", built},
 		{"POST", "/volumes", later},
 		{"GET", "/volumes/{volumeId}", built},
