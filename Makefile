@@ -2,7 +2,7 @@
 # which can also be run on their own.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build up down test test-short bench lint generate clean
+.PHONY: help setup build up down test test-short acceptance bench lint generate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ test-short: ## run the tests that take seconds (root)
 	@.ci/setup test
 	@.ci/build
 	@.ci/test -short
+
+acceptance: ## drive a server with published SDKs and agent frameworks (root)
+	@.ci/root "make acceptance"
+	@.ci/setup test
+	@.ci/build
+	@.ci/acceptance
 
 bench: ## measure this machine against other container tools (root)
 	@.ci/root "make bench"

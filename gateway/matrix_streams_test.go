@@ -95,10 +95,10 @@ func TestAgentsInTheMatrix(t *testing.T) {
 		{"a reader", reader, "sandbox_exec", `{"id":"` + h.name + `","command":"id"}`, "lacks the permission write:sandboxes"},
 		{"a reader", reader, "sandbox_control", `{"id":"` + h.name + `","action":"stop"}`, "lacks the permission write:sandboxes"},
 		{"a writer", writer, "sandbox_delete", `{"id":"` + h.name + `"}`, "lacks the permission delete:sandboxes"},
-		{"a stranger", w.stranger, "sandbox_delete", `{"id":"` + h.name + `"}`, "does not exist"},
-		{"a stranger", w.stranger, "sandbox_delete", `{"id":"` + h.sandbox + `"}`, "does not exist"},
-		{"a stranger", w.stranger, "sandbox_read", `{"id":"` + h.sandbox + `","path":"/etc/passwd"}`, "does not exist"},
-		{"the administrator", coretest.AdminSecret, "sandbox_control", `{"id":"` + h.sandbox + `","action":"stop"}`, "does not exist"},
+		{"a stranger", w.stranger, "sandbox_delete", `{"id":"` + h.name + `"}`, "not found"},
+		{"a stranger", w.stranger, "sandbox_delete", `{"id":"` + h.sandbox + `"}`, "not found"},
+		{"a stranger", w.stranger, "sandbox_read", `{"id":"` + h.sandbox + `","path":"/etc/passwd"}`, "not found"},
+		{"the administrator", coretest.AdminSecret, "sandbox_control", `{"id":"` + h.sandbox + `","action":"stop"}`, "not found"},
 	} {
 		if _, got := w.call(c.key, c.tool, c.args); !strings.Contains(got, c.want) {
 			t.Errorf("%s, %s %s: got %s, want %q", c.who, c.tool, c.args, got, c.want)

@@ -168,7 +168,7 @@ func golden(t *testing.T, path, got string) {
 func required() map[string][]string {
 	item := strings.Fields("id organizationId name target user public networkBlockAll cpu gpu memory disk labels toolboxProxyUrl")
 	return map[string][]string{
-		"sandbox":      append(slices.Clone(item), "env"),
+		"sandbox":      append(slices.Clone(item), "env", "kvm"),
 		"item":         item,
 		"page":         {"items", "nextCursor"},
 		"numbered":     {"items", "total", "page", "totalPages"},

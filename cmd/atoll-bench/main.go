@@ -83,6 +83,7 @@ func run(ctx context.Context, atoll, peers, out, only string, n int) error {
 		{"exec over MCP", b.execMCP},
 		{"gateway overhead", b.overhead},
 		{"idle WebSockets", b.sockets},
+		{"TypeScript SDK", b.sdk},
 		{"files", b.files},
 		{"streaming", b.streaming},
 		{"fork and snapshot", b.fork},

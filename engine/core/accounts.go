@@ -24,7 +24,7 @@ func (c *Core) Accounts() engine.Accounts {
 }
 
 func noOrganization(id string) error {
-	return engine.Errorf(engine.KindNotFound, "organization %s does not exist", quote(id)).WithHint("list those that you are a member of")
+	return engine.Errorf(engine.KindNotFound, "organization %s not found", quote(id)).WithHint("list those that you are a member of")
 }
 
 // reach returns an organization that p may see, or says that it does not
@@ -162,7 +162,7 @@ func (a accounts) checkRegion(region string) error {
 	if region == a.Target {
 		return nil
 	}
-	return engine.Errorf(engine.KindNotFound, "region %s does not exist", quote(region)).WithHint("use %s", a.Target)
+	return engine.Errorf(engine.KindNotFound, "region %s not found", quote(region)).WithHint("use %s", a.Target)
 }
 
 // maxOrganizations bounds how many one user may make.

@@ -13,7 +13,7 @@ import (
 func (c *Core) find(ctx context.Context, ref engine.SandboxRef) (store.Sandbox, error) {
 	sb, err := c.findAny(ctx, ref)
 	if err == nil && sb.State == engine.StateDestroyed {
-		return store.Sandbox{}, engine.Errorf(engine.KindNotFound, "sandbox %q does not exist", ref.IDOrName).
+		return store.Sandbox{}, engine.Errorf(engine.KindNotFound, "sandbox %q not found", ref.IDOrName).
 			WithHint("it was deleted")
 	}
 	return sb, err

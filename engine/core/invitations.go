@@ -111,7 +111,7 @@ func (a accounts) invitation(ctx context.Context, id string) (engine.Invitation,
 }
 
 func noInvitation(id string) error {
-	return engine.Errorf(engine.KindNotFound, "invitation %s does not exist", quote(id))
+	return engine.Errorf(engine.KindNotFound, "invitation %s not found", quote(id))
 }
 
 // changeInvitation applies change to an invitation of an organization.

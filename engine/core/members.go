@@ -92,7 +92,7 @@ func (a accounts) checkAccess(ctx context.Context, organizationID string, access
 	}
 	for _, id := range access.RoleIDs {
 		if len(pick(known, []string{id})) == 0 {
-			return engine.Errorf(engine.KindNotFound, "role %s does not exist", quote(id)).WithHint("list the organization's roles")
+			return engine.Errorf(engine.KindNotFound, "role %s not found", quote(id)).WithHint("list the organization's roles")
 		}
 	}
 	return nil

@@ -137,11 +137,13 @@ func running(sb *store.Sandbox) bool {
 	return false
 }
 
+// notStarted is the error of a call to a toolbox that cannot answer. Published
+// clients that revive sandboxes by themselves know it by the question in it.
 func notStarted(sb *store.Sandbox) error {
 	e := engine.Errorf(engine.KindConflict, "sandbox %s is %s, not started", sb.Name, sb.State)
 	switch {
 	case sb.State == engine.StateStopped, sb.State == engine.StateError && sb.Recoverable:
-		return e.WithHint("start it first")
+		return e.WithHint("is the sandbox started? Start it first")
 	case sb.State == engine.StateError:
 		return e.WithHint("%s", sb.Error)
 	}

@@ -116,7 +116,7 @@ func (t *toolbox) failed(ctx context.Context, err error) error {
 	case errors.As(err, &known):
 		return known
 	case t.pool.ctx.Err() != nil:
-		return engine.Errorf(engine.KindConflict, "sandbox %s was stopped", t.name).WithHint("start it first").Wrap(err)
+		return engine.Errorf(engine.KindConflict, "sandbox %s was stopped", t.name).WithHint("is the sandbox started? Start it first").Wrap(err)
 	}
 	t.core.suspect()
 	return engine.Errorf(engine.KindUnavailable, "the toolbox of sandbox %s does not answer", t.name).

@@ -17,7 +17,7 @@ func affected(res sql.Result, err error, doing, what, name string) error {
 	}
 	n, err := res.RowsAffected()
 	if err != nil || n == 0 {
-		return engine.Errorf(engine.KindNotFound, "%s %q does not exist", what, name).Wrap(err)
+		return engine.Errorf(engine.KindNotFound, "%s %q not found", what, name).Wrap(err)
 	}
 	return nil
 }

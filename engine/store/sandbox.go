@@ -216,7 +216,7 @@ func missing(err error, what, name string) error {
 	if engine.KindOf(err) != engine.KindNotFound {
 		return err
 	}
-	return engine.Errorf(engine.KindNotFound, "%s %q does not exist", what, name).
+	return engine.Errorf(engine.KindNotFound, "%s %q not found", what, name).
 		WithHint("use the id or name of one that exists in your organization").Wrap(err)
 }
 

@@ -79,7 +79,7 @@ func (s *Store) UpdateSnapshot(ctx context.Context, sn engine.Snapshot) error {
 		return nameTaken(translate(err, "update a snapshot"), "snapshot", sn.Name)
 	}
 	if n, err := res.RowsAffected(); err != nil || n != 1 {
-		return engine.Errorf(engine.KindNotFound, "snapshot %q does not exist", sn.Name).Wrap(err)
+		return engine.Errorf(engine.KindNotFound, "snapshot %q not found", sn.Name).Wrap(err)
 	}
 	return nil
 }

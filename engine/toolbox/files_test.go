@@ -399,7 +399,7 @@ func TestFindSearchReplace(t *testing.T) {
 	_, err = b.Find(ctx, "none", "x")
 	wantError(t, err, 404, wire.CodeFileNotFound, "none")
 	res, err := b.Replace(ctx, wire.ReplaceRequest{Files: []string{"a.py", "none", "link/b.txt", "sub"}, Pattern: "needle", NewValue: "pin"})
-	if err != nil || len(res) != 4 || !res[0].Success || res[1].Success || !res[2].Success || res[3].Success || !strings.Contains(res[1].Error, "no such file") {
+	if err != nil || len(res) != 4 || !res[0].Success || res[1].Success || !res[2].Success || res[3].Success || !strings.Contains(res[1].Error, "not found") {
 		t.Errorf("got %+v, %v", res, err)
 	}
 	if got := read(t, b.dir+"/sub/b.txt"); got != "pin pin\nnone\npin" {

@@ -250,6 +250,9 @@ func unknown(_ http.ResponseWriter, r *http.Request) error {
 // none of the sub-protocols they offered, so the first offered one is taken.
 // The origin is the gateway's business.
 func upgrade(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
+	if !isUpgrade(r) { // Accept would answer in words of its own
+		return nil, wire.BadRequest("this call needs a WebSocket: send the upgrade that goes with one")
+	}
 	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: offered(r), InsecureSkipVerify: true})
 	if err != nil {
 		return nil, wire.BadRequest("this call needs a WebSocket: %v", err)

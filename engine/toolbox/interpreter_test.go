@@ -118,7 +118,7 @@ func TestInterpreterContexts(t *testing.T) {
 	wantError(t, b.DeleteContext(ctx, one.ID), 404, wire.CodeNotFound, one.ID)
 	wantError(t, b.DeleteContext(ctx, "default"), 400, wire.CodeBadRequest, "default")
 	_, err = b.interpret(wire.InterpreterExecute{Code: "v", ContextID: one.ID})
-	wantError(t, err, 400, wire.CodeBadRequest, "no interpreter context")
+	wantError(t, err, 400, wire.CodeBadRequest, "not found")
 	_, err = b.interpret(wire.InterpreterExecute{Code: " "})
 	wantError(t, err, 400, wire.CodeBadRequest, "code:")
 	_, err = b.CreateContext(ctx, wire.CreateContext{Language: "ruby"})

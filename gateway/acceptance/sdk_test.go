@@ -5,70 +5,57 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/atoll-sh/atoll/engine/enginetest/published"
 )
 
-var update = flag.Bool("update", false, "write docs/sdk.md")
-
-// node is the program that runs the SDKs.
-const node = "node@24.21.0"
-
-// published are the versions of the SDK. The old one still has the package's
-// first name, runs code through commands and pages through lists.
-var published = []struct{ pkg, version string }{
+// sdks are the versions of the TypeScript SDK. The old one still has the
+// package's first name, runs code through commands and pages through lists.
+var sdks = []struct{ pkg, version string }{
 	{"@daytona/sdk", "0.216.0"},
 	{"@daytonaio/sdk", "0.143.0"},
 }
 
 // line is one line that the program prints.
 type line struct {
-	Method  string
-	Result  string // ok, missing, absent, failed
-	Ms      float64
-	Error   string
-	Measure string
-	Times   []float64
-	Warm    int // how many of the times are of warm starts
+	Method string
+	Result string // ok, missing, absent, failed
+	Ms     float64
+	Error  string
 }
 
-// TestSDK fails on a method that fails. What the server says it does not have
-// is listed as missing in docs/sdk.md, which must be as the run has found it.
-func TestSDK(t *testing.T) {
-	dirs := make([]string, len(published))
-	for i, p := range published {
-		dirs[i] = install(t, p.pkg+"@"+p.version)
-	}
-	s := start(t)
-	image := serveImage(t)
+// driveSDKs runs program.cjs with every version and returns its table, which
+// is docs/sdk.md.
+func (s *server) driveSDKs(image string) *table {
+	s.Helper()
 	table := newTable()
-	for i, p := range published {
-		for _, l := range s.drive(dirs[i], p.pkg, image) {
-			switch {
-			case l.Measure != "" && len(l.Times) > 0:
-				slices.Sort(l.Times)
-				t.Logf("%s %s: %s, median %v ms of %v, %d of them warm", p.pkg, p.version, l.Measure, l.Times[len(l.Times)/2], l.Times, l.Warm)
-				continue
-			case l.Result == "failed":
-				t.Errorf("%s %s: %s: %s", p.pkg, p.version, l.Method, l.Error)
-			case l.Result == "missing":
-				t.Logf("%s %s: %s is missing: %s", p.pkg, p.version, l.Method, l.Error)
-			}
+	for i, p := range sdks {
+		dir := published.NPM(s.T, p.pkg+"@"+p.version)
+		for _, l := range s.drive(p.pkg, published.Node(s.T), []string{"program.cjs", dir, p.pkg}, image) {
+			s.judge(p.pkg+" "+p.version, l)
 			table.add(i, l)
 		}
 	}
-	if !t.Failed() {
-		compare(t, filepath.Join("..", "..", "docs", "sdk.md"), table.page())
+	return table
+}
+
+// judge fails the test for a line that says so.
+func (s *server) judge(client string, l line) {
+	s.Helper()
+	switch l.Result {
+	case "failed":
+		s.Errorf("%s: %s: %s", client, l.Method, l.Error)
+	case "missing":
+		s.Logf("%s: %s is missing: %s", client, l.Method, l.Error)
 	}
 }
 
@@ -88,26 +75,27 @@ func compare(t *testing.T, path, got string) {
 	}
 }
 
-// drive runs the program against the server.
-func (s *server) drive(dir, pkg, image string) []line {
+// drive runs a program of this folder against the server and returns what it
+// prints.
+func (s *server) drive(client, interpreter string, args []string, image string) []line {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
 	defer cancel()
-	program, err := filepath.Abs("program.cjs")
+	program, err := filepath.Abs(args[0])
 	if err != nil {
 		s.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, "node_modules", "node", "bin", "node"), program, dir, pkg)
+	cmd := exec.CommandContext(ctx, interpreter, append([]string{program}, args[1:]...)...)
 	cmd.Dir = s.TempDir() // some versions read .env files
 	cmd.Env = []string{
-		"HOME=" + cmd.Dir, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + cmd.Dir,
-		"DAYTONA_API_URL=http://" + s.addr + "/api", "DAYTONA_API_KEY=" + apiKey, "IMAGE=" + image, "WARM=1",
+		"HOME=" + cmd.Dir, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + cmd.Dir, "PYTHONDONTWRITEBYTECODE=1",
+		"DAYTONA_API_URL=http://" + s.addr + "/api", "DAYTONA_API_KEY=" + apiKey, "IMAGE=" + image,
 	}
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		s.Errorf("%s: %v\n%s", pkg, err, errs.String())
+		s.Errorf("%s: %v\n%s", client, err, errs.String())
 	}
 	var lines []line
 	for scanner := bufio.NewScanner(bytes.NewReader(out)); scanner.Scan(); {
@@ -117,43 +105,6 @@ func (s *server) drive(dir, pkg, image string) []line {
 		}
 	}
 	return lines
-}
-
-// install returns the directory with a published package.
-func install(t *testing.T, pkg string) string {
-	t.Helper()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = "/var/cache"
-	}
-	dir := filepath.Join(cache, "atoll-acceptance", strings.NewReplacer("/", "_", "@", "_").Replace(node+"+"+pkg))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	done := filepath.Join(dir, "installed")
-	if _, err := os.Stat(done); err == nil {
-		return dir
-	}
-	if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"private":true}`), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "npm", "install", "--no-audit", "--no-fund", node, pkg)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("npm install: %v\n%s", err, out)
-	}
-	if err := os.WriteFile(done, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // table is what was found: rows in the order of the run.
@@ -167,7 +118,7 @@ func newTable() *table { return &table{results: map[string][]string{}} }
 func (b *table) add(version int, l line) {
 	if b.results[l.Method] == nil {
 		b.rows = append(b.rows, l.Method)
-		b.results[l.Method] = make([]string, len(published))
+		b.results[l.Method] = make([]string, len(sdks))
 	}
 	b.results[l.Method][version] = l.Result
 }
@@ -180,10 +131,10 @@ func (b *table) page() string {
 		"and the SDK's error says so, and *–* when that version of the SDK does not have it. A method that fails fails the test.\n\n" +
 		"Set `DAYTONA_API_URL` to the server's URL with `/api`, and `DAYTONA_API_KEY` to a key.\n\n")
 	out.WriteString("| method |")
-	for _, p := range published {
+	for _, p := range sdks {
 		fmt.Fprintf(&out, " `%s` %s |", p.pkg, p.version)
 	}
-	out.WriteString("\n| --- |" + strings.Repeat(" --- |", len(published)) + "\n")
+	out.WriteString("\n| --- |" + strings.Repeat(" --- |", len(sdks)) + "\n")
 	for _, m := range b.rows {
 		fmt.Fprintf(&out, "| %s |", m)
 		for _, r := range b.results[m] {
@@ -192,7 +143,7 @@ func (b *table) page() string {
 		out.WriteString("\n")
 	}
 	out.WriteString("\n")
-	for i, p := range published {
+	for i, p := range sdks {
 		count := map[string]int{}
 		for _, r := range b.results {
 			count[r[i]]++

@@ -108,6 +108,7 @@ func (a *API) complete() {
 			panic("gateway/api: the table promises " + key + " but no handler is registered")
 		}
 	}
+	a.describeRest()
 }
 
 func missing(o Operation) http.Handler {

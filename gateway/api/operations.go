@@ -270,7 +270,9 @@ func Extensions() []Operation {
 	return []Operation{
 		{"GET", "/doctor", Built, ""},
 		{"GET", "/events", Built, ""},
+		{"GET", "/docs", Built, Public},
 		{"GET", "/openapi.json", Built, Public},
+		{"GET", "/toolbox-openapi.json", Built, Public},
 		{"GET", "/sandbox/{sandboxIdOrName}/stats", Built, ""},
 		{"POST", "/admin/shutdown", Built, "admin"},
 		{"GET", "/webhooks/organizations/{organizationId}/endpoints", Built, "owner"},

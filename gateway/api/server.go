@@ -41,6 +41,8 @@ func (a *API) registerServer() {
 	handle(a, "GET", "/health", "Whether the server answers", a.live)
 	handle(a, "GET", "/health/ready", "Whether sandboxes can be made", a.ready)
 	a.route("GET", "/openapi.json", http.HandlerFunc(a.document))
+	a.route("GET", "/toolbox-openapi.json", serveDocument(a.toolboxDocument()))
+	a.route("GET", "/docs", docs())
 }
 
 func (a *API) config(ctx context.Context, _ *struct{}) (configuration, error) {

@@ -99,7 +99,10 @@ func (c CreateSandbox) unbuilt(*engine.CreateSandbox) error {
 			return NotBuilt(name)
 		}
 	}
-	if value(c.AutoPauseInterval) != 0 {
+	switch {
+	case value(c.AutoPauseInterval) != 0 && value(c.AutoStopInterval) != 0:
+		return engine.Errorf(engine.KindInvalid, "autoStopInterval and autoPauseInterval are both set").WithHint("set one of them")
+	case value(c.AutoPauseInterval) != 0:
 		return ErrNoPause()
 	}
 	return nil

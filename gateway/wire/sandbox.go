@@ -58,6 +58,7 @@ type Item struct {
 type Sandbox struct {
 	Item
 	Env              map[string]string `json:"env"`
+	KVM              bool              `json:"kvm" doc:"whether the sandbox has /dev/kvm; required by SDKs since 0.218"`
 	OutboundProxyURL string            `json:"outboundProxyUrl,omitempty"`
 	Volumes          []Volume          `json:"volumes,omitempty"`
 

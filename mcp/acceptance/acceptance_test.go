@@ -12,59 +12,21 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/enginetest/published"
 	"github.com/atoll-sh/atoll/gateway"
 	"github.com/atoll-sh/atoll/gateway/gatewaytest"
 	"github.com/atoll-sh/atoll/mcp"
 	"github.com/atoll-sh/atoll/mcp/mcptest"
 )
 
-// agents are the programs that use a server, with the Node they need.
+// agents are the programs that use a server.
 var agents = []string{
-	"node@24.21.0",
 	"@modelcontextprotocol/inspector@2.12.0",
 	"@anthropic-ai/claude-code@2.1.330",
-}
-
-// install returns a directory with published programs in it.
-func install(t *testing.T, published ...string) string {
-	t.Helper()
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = "/var/cache"
-	}
-	dir := filepath.Join(cache, "atoll-acceptance", strings.NewReplacer("/", "_", "@", "_").Replace(strings.Join(published, "+")))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	done := filepath.Join(dir, "installed")
-	if _, err := os.Stat(done); err == nil {
-		return dir
-	}
-	if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte(`{"private":true}`), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "npm", append([]string{"install", "--no-audit", "--no-fund"}, published...)...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("npm install: %v\n%s", err, out)
-	}
-	if err := os.WriteFile(done, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // world is a server with one toolbox, the atoll binary, and a user whose agent
@@ -72,6 +34,7 @@ func install(t *testing.T, published ...string) string {
 type world struct {
 	t     *testing.T
 	npm   string
+	node  string // the directory of the node command
 	atoll string
 	home  string
 	url   string
@@ -79,7 +42,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, npm: install(t, agents...), home: t.TempDir(), atoll: filepath.Join(t.TempDir(), "atoll")}
+	w := &world{t: t, npm: published.NPM(t, agents...), node: filepath.Dir(published.Node(t)), home: t.TempDir(), atoll: filepath.Join(t.TempDir(), "atoll")}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", w.atoll, "github.com/atoll-sh/atoll/cmd/atoll")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
@@ -123,7 +86,7 @@ func (w *world) run(name string, args ...string) (stdout, all string, code int) 
 	cmd.Dir = w.home
 	cmd.Env = []string{
 		"HOME=" + w.home, "MCP_INSPECTOR_SECRET_STORE=memory", "DISABLE_AUTOUPDATER=1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
-		"PATH=" + filepath.Join(w.npm, "node_modules", "node", "bin") + ":" + filepath.Join(w.npm, "node_modules", ".bin") + ":" + os.Getenv("PATH"),
+		"PATH=" + w.node + ":" + filepath.Join(w.npm, "node_modules", ".bin") + ":" + os.Getenv("PATH"),
 	}
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

@@ -15,10 +15,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/atoll-sh/atoll/engine/enginetest/published"
 )
 
 // suite is the protocol's own conformance suite. Older Nodes cannot run it.
-var suite = []string{"node@24.21.0", "@modelcontextprotocol/conformance@0.2.0-alpha.12"}
+const suite = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 
 // revisions are those whose requirements have to be met.
 var revisions = []string{"2025-11-25", "2026-07-28"}
@@ -27,10 +29,10 @@ var revisions = []string{"2025-11-25", "2026-07-28"}
 // scenario that fails, or passes against its baseline, fails the test.
 func runSuite(t *testing.T, server string, args ...string) {
 	t.Helper()
-	bin := filepath.Join(install(t, suite...), "node_modules")
+	bin := filepath.Join(published.NPM(t, suite), "node_modules")
 	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, ".bin", "conformance"),
 		append([]string{"server", "--url", server, "--output-dir", t.TempDir()}, args...)...)
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(bin, "node", "bin")+":"+os.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(published.Node(t))+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	all := string(out)
 	_, summary, ok := strings.Cut(all, "=== SUMMARY ===")

@@ -49,7 +49,7 @@ func fail(err error, shown string) error {
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, fs.ErrNotExist):
-		return wire.Errorf(http.StatusNotFound, wire.CodeFileNotFound, "%s: no such file or directory", shown)
+		return wire.Errorf(http.StatusNotFound, wire.CodeFileNotFound, "%s: file or directory not found", shown)
 	case errors.Is(err, fs.ErrPermission):
 		return wire.Errorf(http.StatusForbidden, wire.CodeFileDenied, "%s: permission denied", shown)
 	case errors.As(err, &errno):

@@ -213,7 +213,7 @@ func (f *FS) Move(source, destination string) error {
 	case errors.Is(err, syscall.EXDEV):
 		return f.moveAcross(from, to, destination)
 	case errors.Is(err, fs.ErrNotExist):
-		return wire.Errorf(http.StatusNotFound, wire.CodeFileNotFound, "%s: its directory does not exist; create it first", destination)
+		return wire.Errorf(http.StatusNotFound, wire.CodeFileNotFound, "%s: its directory was not found; create it first", destination)
 	}
 	return fail(err, source)
 }

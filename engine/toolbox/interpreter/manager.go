@@ -143,7 +143,7 @@ func (m *Manager) find(id string) (*session, error) {
 		return s, nil
 	}
 	if id != defaultID || m.closed {
-		return nil, wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "there is no interpreter context %.80q", id)
+		return nil, wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "interpreter context %.80q not found", id)
 	}
 	s := m.newSession(id, "")
 	m.contexts[id] = s
@@ -173,7 +173,7 @@ func (m *Manager) Delete(id string) error {
 		return err
 	}
 	if !m.forget(s) {
-		return wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "there is no interpreter context %.80q", id)
+		return wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "interpreter context %.80q not found", id)
 	}
 	s.kill()
 	return nil

@@ -137,7 +137,7 @@ func (m *Manager) Session(id string) (*Session, error) {
 	if s, ok := m.named[id]; ok {
 		return s, nil
 	}
-	return nil, wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "there is no terminal %q; it may have ended", id)
+	return nil, wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "terminal %q not found; it may have ended", id)
 }
 
 // List describes all terminals, oldest first.

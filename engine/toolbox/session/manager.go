@@ -106,7 +106,7 @@ func (m *Manager) session(id string) (*Session, error) {
 	if s := m.sessions[id]; s != nil {
 		return s, nil
 	}
-	return nil, wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "there is no session %q", id)
+	return nil, wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "session %q not found", id)
 }
 
 // Session describes one session, the entrypoint's included.
@@ -167,7 +167,7 @@ func (m *Manager) Command(id, command string) (*Command, error) {
 			return nil, err
 		}
 		if command != "" && command != e.command.ID {
-			return nil, wire.Errorf(http.StatusNotFound, wire.CodeProcessNotFound, "the entrypoint session has no command %q", command)
+			return nil, wire.Errorf(http.StatusNotFound, wire.CodeProcessNotFound, "command %q not found in the entrypoint session", command)
 		}
 		return e.command, nil
 	}
@@ -194,7 +194,7 @@ func (m *Manager) Delete(ctx context.Context, id string) error {
 	}
 	m.mu.Unlock()
 	if gone {
-		return wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "there is no session %q", id)
+		return wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "session %q not found", id)
 	}
 	s.close(ctx)
 	return nil

@@ -339,7 +339,7 @@ func (s *Session) command(id string) (*Command, error) {
 			return c, nil
 		}
 	}
-	return nil, wire.Errorf(http.StatusNotFound, wire.CodeProcessNotFound, "session %s has no command %q", s.id, id)
+	return nil, wire.Errorf(http.StatusNotFound, wire.CodeProcessNotFound, "command %q not found in session %s", id, s.id)
 }
 
 // Wire returns the session for an answer.
