@@ -1,5 +1,6 @@
 // Command atoll-toolbox is the daemon inside a sandbox, its PID 1. Called by
-// the name sudo it is that program's stand-in.
+// the name sudo it is that program's stand-in, and by the name of the desktop's
+// worker that.
 package main
 
 import (
@@ -29,6 +30,9 @@ func main() {
 	}
 	if len(os.Args) == 2 && os.Args[1] == process.RehearseArg {
 		return
+	}
+	if os.Args[0] == toolbox.DesktopWorker {
+		os.Exit(toolbox.DesktopMain())
 	}
 	os.Exit(run())
 }

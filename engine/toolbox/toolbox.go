@@ -92,6 +92,7 @@ type Toolbox struct {
 	git      *git.Git
 	code     *code.Runner
 	contexts *interpreter.Manager
+	desktop  *desktopHost
 	sudo     *sudo.Server // nil: off
 	trimmer  *trimmer     // nil: off
 	cpu      *cpuMeter
@@ -114,6 +115,7 @@ func New(c Config) (*Toolbox, error) {
 	t.git = git.New(t.runner)
 	t.code = code.New(t.runner)
 	t.contexts = interpreter.NewManager(t.runner)
+	t.desktop = newDesktopHost(t.runner, c.Log)
 	t.proxy = newProxy()
 	state, err := stateDir(c.StateDir)
 	if err == nil {
@@ -242,6 +244,7 @@ func (t *Toolbox) Close(grace time.Duration) {
 	wg.Go(func() { t.sessions.Close(ctx) })
 	wg.Go(func() { t.ptys.Close(ctx) })
 	wg.Go(t.contexts.Close)
+	wg.Go(t.desktop.close)
 	wg.Wait()
 	if t.server != nil {
 		_ = t.server.Close()
