@@ -132,7 +132,8 @@ func (s *server) openCore(ctx context.Context) error {
 	s.later(func(context.Context) error { stop(); return nil })
 	s.core, err = core.New(core.Config{
 		Store: db, Cluster: bus, Dialer: s.host.runner, Target: s.cfg.Region, Log: s.log,
-		Doctor: func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
+		OnDemand: []string{image.DesktopRef},
+		Doctor:   func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
 	})
 	if err != nil {
 		return err

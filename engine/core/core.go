@@ -83,6 +83,7 @@ type Config struct {
 	Scheduler       *scheduler.Scheduler
 	Dialer          ToolboxDialer
 	DefaultSnapshot string                                           // name; empty: atoll-small
+	OnDemand        []string                                         // images of the server's own snapshots that are built when first needed
 	Target          string                                           // region of sandboxes whose caller names none; empty: local
 	Lifecycle       *engine.Lifecycle                                // timers of sandboxes whose caller sets none
 	Doctor          func(ctx context.Context) (engine.Report, error) // what this host can do

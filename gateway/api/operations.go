@@ -271,6 +271,7 @@ func Extensions() []Operation {
 		{"GET", "/events", Built, ""},
 		{"GET", "/openapi.json", Built, Public},
 		{"GET", "/sandbox/{sandboxIdOrName}/stats", Built, ""},
+		{"POST", "/snapshots/{id}/prepare", Built, "write:snapshots"},
 		{"POST", "/admin/shutdown", Built, "admin"},
 	}
 }
