@@ -78,6 +78,9 @@ cat >"$xfce/xfconf/xfce-perchannel-xml/xfce4-desktop.xml" <<'IN'
   </property>
 </channel>
 IN
+# No agents for keys, which would outlive the session.
+sed -i 's/^<\/channel>/  <property name="startup" type="empty">\n    <property name="ssh-agent" type="empty"><property name="enabled" type="bool" value="false"\/><\/property>\n    <property name="gpg-agent" type="empty"><property name="enabled" type="bool" value="false"\/><\/property>\n  <\/property>\n&/' \
+	"$xfce/xfconf/xfce-perchannel-xml/xfce4-session.xml"
 sed -i 's/<property name="SaveOnExit".*/<property name="SaveOnExit" type="bool" value="false"\/>/' \
 	"$xfce/xfconf/xfce-perchannel-xml/xfce4-session.xml"
 sed -i 's/^WebBrowser=.*/WebBrowser=chromium/; s/^TerminalEmulator=.*/TerminalEmulator=xfce4-terminal/' "$xfce/helpers.rc"

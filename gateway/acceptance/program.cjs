@@ -13,6 +13,7 @@ const fs = require('node:fs')
 const os = require('node:os')
 const path = require('node:path')
 const { createRequire } = require('node:module')
+const desktop = require('./desktop.cjs')
 
 const [dir, pkg] = process.argv.slice(2)
 const sdk = createRequire(path.join(dir, 'package.json'))(pkg)
@@ -368,16 +369,7 @@ async function others(d, sb) {
     start: [], didOpen: ['repo/file.txt'], documentSymbols: ['repo/file.txt'], workspaceSymbols: ['x'], sandboxSymbols: ['x'],
     completions: ['repo/file.txt', { line: 0, character: 0 }], didClose: ['repo/file.txt'], stop: [],
   })
-  const c = sb.computerUse
-  await calls('computerUse', c, { start: [], getStatus: [], getProcessStatus: ['xvfb'], restartProcess: ['xvfb'], getProcessLogs: ['xvfb'], getProcessErrors: ['xvfb'] })
-  await calls('computerUse.mouse', c.mouse, { getPosition: [], move: [5, 5], click: [5, 5], drag: [5, 5, 9, 9], scroll: [5, 5, 'down', 1] })
-  await calls('computerUse.keyboard', c.keyboard, { type: ['x'], press: ['a'], hotkey: ['ctrl+c'] })
-  const region = { x: 0, y: 0, width: 10, height: 10 }
-  await calls('computerUse.screenshot', c.screenshot, { takeFullScreen: [], takeRegion: [region], takeCompressed: [], takeCompressedRegion: [region] })
-  await calls('computerUse.display', c.display, { getInfo: [], getWindows: [] })
-  await calls('computerUse.recording', c.recording, { start: [], list: [], get: ['r'], stop: ['r'], download: ['r', 'recording'], delete: ['r'] })
-  await calls('computerUse.accessibility', c.accessibility, { getTree: [], findNodes: [], focusNode: ['n'], invokeNode: ['n'], setNodeValue: ['n', 'v'] })
-  await calls('computerUse', c, { stop: [] })
+  await desktop(d, { step, same, has, rejects })
   const v = d.volume
   await step(v, 'volume', 'list', async () => assert.ok(Array.isArray(await v.list())))
   const volume = await step(v, 'volume', 'create', () => v.create('vol'))

@@ -50,6 +50,7 @@ func TestSDK(t *testing.T) {
 		dirs[i] = install(t, p.pkg+"@"+p.version)
 	}
 	s := start(t)
+	s.buildDesktop()
 	image := serveImage(t)
 	table := newTable()
 	for i, p := range published {

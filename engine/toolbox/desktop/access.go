@@ -1,10 +1,12 @@
 package desktop
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -197,21 +199,22 @@ func (d *Desktop) Focus(ctx context.Context, q wire.A11yTarget) error {
 	return nil
 }
 
-// actionsOf lists the names of a node's actions.
+// maxActions bounds the actions of a node.
+const maxActions = 32
+
+// actionsOf lists the names of a node's actions. Some programs tell them only
+// one by one.
 func actionsOf(ctx context.Context, conn *dbus.Conn, r ref) ([]string, error) {
 	var list []struct{ Name, Description, Key string }
 	if err := call(ctx, conn, r, "org.a11y.atspi.Action.GetActions").Store(&list); err != nil {
 		return nil, err
 	}
 	names := make([]string, 0, len(list))
-	for i, a := range list {
-		if a.Name == "" { // some toolkits have only descriptions
-			a.Name = a.Description
-		}
+	for i, a := range list[:min(len(list), maxActions)] {
 		if a.Name == "" {
-			a.Name = strconv.Itoa(i)
+			_ = call(ctx, conn, r, "org.a11y.atspi.Action.GetName", int32(i)).Store(&a.Name)
 		}
-		names = append(names, a.Name)
+		names = append(names, cmp.Or(a.Name, a.Description, strconv.Itoa(i)))
 	}
 	return names, nil
 }
@@ -254,7 +257,8 @@ func (d *Desktop) Invoke(ctx context.Context, q wire.A11yInvoke) error {
 	return nil
 }
 
-// SetValue writes a node's text, or the number of a slider and its like.
+// SetValue writes a node's text, or the number of a slider and its like. A text
+// that can only be typed, as in some browsers, is typed.
 func (d *Desktop) SetValue(ctx context.Context, q wire.A11ySetValue) error {
 	if len(q.Value) > 1<<20 {
 		return wire.BadRequest("value: it is longer than 1 MiB")
@@ -274,7 +278,7 @@ func (d *Desktop) SetValue(ctx context.Context, q wire.A11ySetValue) error {
 		}
 		err = call(ctx, conn, r, "org.freedesktop.DBus.Properties.Set", "org.a11y.atspi.Value", "CurrentValue", dbus.MakeVariant(n)).Err
 	default:
-		return wire.BadRequest("id: node %s has neither a text that can be written nor a number", r.id())
+		return d.overwrite(ctx, conn, r, q.Value)
 	}
 	if err != nil {
 		return nodeError(r, err)
@@ -283,4 +287,36 @@ func (d *Desktop) SetValue(ctx context.Context, q wire.A11ySetValue) error {
 		return wire.BadRequest("id: the text of node %s cannot be written", r.id())
 	}
 	return nil
+}
+
+// overwrite types a text in place of what an editable node holds.
+func (d *Desktop) overwrite(ctx context.Context, conn *dbus.Conn, r ref, text string) error {
+	w := &walk{ctx: ctx, conn: conn, dead: map[string]bool{}}
+	states := w.states(r)
+	switch {
+	case !slices.Contains(states, "editable"):
+		return wire.BadRequest("id: node %s has neither a text that can be written nor a number", r.id())
+	case slices.Contains(states, "single_line") && strings.ContainsAny(text, "\r\n"):
+		return wire.BadRequest("value: node %s holds one line, and the value has several", r.id())
+	}
+	screen, err := d.Screen()
+	if err != nil {
+		return err
+	}
+	if err := d.Focus(ctx, wire.A11yTarget{ID: r.id()}); err != nil {
+		return err
+	}
+	// The focus moves when the program gets to it.
+	for end := time.Now().Add(callLimit); !slices.Contains(w.states(r), "focused"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			return wire.Errorf(http.StatusInternalServerError, wire.CodeInternal, "node %s did not take the focus", r.id())
+		}
+	}
+	if err := screen.Hotkey(wire.KeyboardHotkey{Keys: "ctrl+a"}); err != nil {
+		return err
+	}
+	if text == "" {
+		return screen.Hotkey(wire.KeyboardHotkey{Keys: "delete"})
+	}
+	return screen.Type(ctx, wire.KeyboardType{Text: text})
 }
