@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -184,18 +185,29 @@ var displayText = regexp.MustCompile(`^:[0-9]{1,4}$`)
 // server is the X server. The environment may name the display that programs
 // will look for; otherwise the first that is free is taken, and kept.
 func (d *Desktop) server(width, height int) program {
+	wanted := func() string {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		w := cmp.Or(d.display, strings.TrimSuffix(d.env["DISPLAY"], ".0"))
+		if !displayText.MatchString(w) {
+			return ""
+		}
+		return w
+	}
 	argv := func() []string {
 		path, _ := find("Xvfb", d.env["PATH"]) // Start has seen it
 		list := []string{path, "-screen", "0", fmt.Sprintf("%dx%dx24", width, height), "-nolisten", "tcp", "-noreset", "-displayfd", "3"}
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		wanted := cmp.Or(d.display, strings.TrimSuffix(d.env["DISPLAY"], ".0"))
-		if displayText.MatchString(wanted) {
-			list = append(list, wanted)
+		if w := wanted(); w != "" {
+			list = append(list, w)
 		}
 		return list
 	}
-	return program{name: "xvfb", priority: 100, argv: argv, pipe: true, ready: func(r *running) error {
+	before := func() {
+		if w := wanted(); w != "" {
+			clearDisplay(w)
+		}
+	}
+	return program{name: "xvfb", priority: 100, argv: argv, before: before, pipe: true, ready: func(r *running) error {
 		number, err := r.readLine(readyWait)
 		if err != nil {
 			return err
@@ -211,6 +223,21 @@ func (d *Desktop) server(width, height int) program {
 		}
 		return nil
 	}}
+}
+
+// clearDisplay removes what an X server left that ended without cleaning up, as
+// with the sandbox: a disk that was copied or started again still has it, and
+// the process that the lock names may be any other now.
+func clearDisplay(display string) {
+	socket, number := socketOf(display), strings.TrimPrefix(display, ":")
+	for _, name := range []string{"@" + socket, socket} {
+		if conn, err := net.Dial("unix", name); err == nil {
+			conn.Close()
+			return // somebody's
+		}
+	}
+	os.Remove(socket)
+	os.Remove("/tmp/.X" + number + "-lock")
 }
 
 // programs are all but the X server.

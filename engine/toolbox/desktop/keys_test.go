@@ -2,6 +2,8 @@ package desktop
 
 import (
 	"errors"
+	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -129,6 +131,34 @@ func FuzzNode(f *testing.F) {
 			t.Errorf("%q: got %+v", id, r)
 		}
 	})
+}
+
+// TestClearDisplay has what a server left on a copied disk, and one that lives.
+func TestClearDisplay(t *testing.T) {
+	if err := os.MkdirAll("/tmp/.X11-unix", 0o1777); err != nil {
+		t.Fatal(err)
+	}
+	for display, live := range map[string]bool{":9871": false, ":9872": true} {
+		lock := "/tmp/.X" + display[1:] + "-lock"
+		if err := os.WriteFile(lock, []byte("         1\n"), 0o444); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socketOf(display), Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close(); os.Remove(socketOf(display)); os.Remove(lock) })
+		if !live {
+			l.SetUnlinkOnClose(false)
+			l.Close()
+		}
+		clearDisplay(display)
+		for _, path := range []string{lock, socketOf(display)} {
+			if _, err := os.Stat(path); (err == nil) != live {
+				t.Errorf("%s of a live server %v: got %v", path, live, err)
+			}
+		}
+	}
 }
 
 func TestSize(t *testing.T) {

@@ -32,6 +32,7 @@ type program struct {
 	priority int
 	hidden   bool                   // not told of by its name: a helper of the others
 	argv     func() []string        // the program's path first
+	before   func()                 // what is done ahead of each start; nil: nothing
 	ready    func(p *running) error // waits until it can be used; nil: at once
 	pipe     bool                   // gets a pipe as file 3, for ready
 }
@@ -83,6 +84,9 @@ type running struct {
 
 // launch starts the program once and waits until it is ready.
 func (k *keeper) launch() (*running, error) {
+	if k.before != nil {
+		k.before()
+	}
 	argv := k.argv()
 	r := &running{cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})}
 	r.cmd.Env = k.env

@@ -112,7 +112,7 @@ func (s *Screen) connect() (*display, error) {
 func dial(name string) (*display, error) {
 	dialing.Lock()
 	defer dialing.Unlock()
-	conn, err := net.DialTimeout("unix", "/tmp/.X11-unix/X"+strings.TrimPrefix(name, ":"), patience)
+	conn, err := net.DialTimeout("unix", socketOf(name), patience)
 	if err != nil {
 		return nil, err
 	}
@@ -138,6 +138,9 @@ func dial(name string) (*display, error) {
 }
 
 var dialing sync.Mutex
+
+// socketOf is where a display's server listens.
+func socketOf(display string) string { return "/tmp/.X11-unix/X" + strings.TrimPrefix(display, ":") }
 
 // drain drops the events that a server sends unasked. It ends with the
 // connection.
