@@ -332,8 +332,9 @@ func (c *Core) ensureDefault(ctx context.Context, d engine.Snapshot) error {
 }
 
 // PrepareDefaults builds or pulls the images of the server's own snapshots
-// and makes them active, except those that are built on demand. It takes minutes the first time, so the server calls
-// it beside its work; ReportProgress says how far it is.
+// and makes them active, except those that are built on demand. It takes
+// minutes the first time, so the server calls it beside its work;
+// ReportProgress says how far it is.
 func (c *Core) PrepareDefaults(ctx context.Context) error {
 	all, err := c.Store.AllSnapshots(ctx)
 	if err != nil {

@@ -115,7 +115,9 @@ func (s *films) begin(program, display, label string) (wire.Recording, error) {
 	}
 	s.active[f.info.ID] = f
 	if err := s.store(f.info); err != nil {
+		delete(s.active, f.info.ID)
 		_ = f.cmd.Process.Kill()
+		os.Remove(f.info.FilePath)
 		return wire.Recording{}, wire.Errorf(http.StatusInternalServerError, wire.CodeInternal, "describe the recording: %v", err)
 	}
 	return f.info, nil
