@@ -41,6 +41,7 @@ type Snapshot struct {
 	SizeBytes      int64
 	SourceSandbox  string // id; empty for plain images
 	Error          string
+	Progress       string // of a build under way, in words; not stored
 	CreatedAt      time.Time
 	UpdatedAt      time.Time
 	LastUsedAt     time.Time
@@ -81,6 +82,9 @@ type Snapshots interface {
 	Snapshot(ctx context.Context, ref SnapshotRef) (Snapshot, error)
 	List(ctx context.Context, q SnapshotQuery) (SnapshotPage, error)
 	Delete(ctx context.Context, ref SnapshotRef) error
+	// Prepare begins to build the image of one of the server's own snapshots,
+	// or to renew it, and answers at once.
+	Prepare(ctx context.Context, ref SnapshotRef) (Snapshot, error)
 	// Save makes a snapshot named name of a sandbox's disk. A running sandbox
 	// is frozen for the cut and goes on.
 	Save(ctx context.Context, ref SandboxRef, name string) (Snapshot, error)

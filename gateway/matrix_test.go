@@ -114,6 +114,7 @@ func matrix() map[string]row {
 		"GET /snapshots":                     {scope: own},
 		"GET /snapshots/{id}":                {scope: object},
 		"DELETE /snapshots/{id}":             {scope: object},
+		"POST /snapshots/{id}/prepare":       {scope: object},
 		"GET /snapshots/{id}/build-logs":     {scope: object},
 		"GET /snapshots/{id}/build-logs-url": {scope: object},
 

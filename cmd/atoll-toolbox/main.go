@@ -1,6 +1,7 @@
 // Command atoll-toolbox is the daemon inside a sandbox, its PID 1. Called by
-// the name sudo it is that program's stand-in, and with the argument sftp-server
-// it serves files over its stdin and stdout.
+// the name sudo it is that program's stand-in, and by the name of the desktop's
+// worker that; with the argument sftp-server it serves files over its stdin and
+// stdout.
 package main
 
 import (
@@ -31,6 +32,9 @@ func main() {
 	}
 	if len(os.Args) == 2 && os.Args[1] == process.RehearseArg {
 		return
+	}
+	if os.Args[0] == toolbox.DesktopWorker {
+		os.Exit(toolbox.DesktopMain())
 	}
 	if len(os.Args) > 1 && os.Args[1] == sftp.Command {
 		os.Exit(sftp.Main())

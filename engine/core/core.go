@@ -137,6 +137,7 @@ type Config struct {
 	Secret          []byte                                           // that preview secrets are derived from; empty: one for this process
 	Box             *secret.Box                                      // seals secrets; nil: none are kept
 	DefaultSnapshot string                                           // name; empty: atoll-small
+	OnDemand        []string                                         // images of the server's own snapshots that are built when first needed
 	Target          string                                           // region of sandboxes whose caller names none; empty: local
 	Lifecycle       *engine.Lifecycle                                // timers of sandboxes whose caller sets none
 	Doctor          func(ctx context.Context) (engine.Report, error) // what this host can do

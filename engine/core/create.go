@@ -18,15 +18,16 @@ import (
 
 // Names of the changes that ops keeps apart.
 const (
-	opCreate = "create"
-	opStart  = "start"
-	opStop   = "stop"
-	opDelete = "delete"
-	opResize = "resize"
-	opUpdate = "update"
-	opSave   = "snapshot"
-	opFork   = "fork"
-	opSettle = "repair"
+	opCreate  = "create"
+	opStart   = "start"
+	opStop    = "stop"
+	opDelete  = "delete"
+	opResize  = "resize"
+	opUpdate  = "update"
+	opSave    = "snapshot"
+	opPrepare = "build"
+	opFork    = "fork"
+	opSettle  = "repair"
 )
 
 // keyLife is for how long an idempotency key gives the first answer.

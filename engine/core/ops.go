@@ -107,6 +107,11 @@ func (o *ops) busy(id string) bool {
 
 func (o *ops) close(ctx context.Context) error {
 	o.mu.Lock()
+	for _, cur := range o.m {
+		if cur.name == opPrepare { // it may take minutes, and is begun again when it is needed
+			cur.cancel(engine.Errorf(engine.KindUnavailable, "the server is stopping"))
+		}
+	}
 	if !o.closed {
 		o.closed = true
 		if len(o.m) == 0 {

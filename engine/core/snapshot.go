@@ -109,11 +109,14 @@ func (c *Core) usable(ctx context.Context, ref engine.SnapshotRef) (engine.Snaps
 		return sn, nil
 	case engine.SnapshotError, engine.SnapshotBuildFailed:
 		return sn, engine.Errorf(engine.KindUnavailable, "snapshot %q is in error: %s", sn.Name, sn.Error).
-			WithHint("use another snapshot, or delete this one and create it again")
+			WithHint("%s", c.mend(sn))
 	case engine.SnapshotInactive:
 		return sn, invalid("snapshot %q is inactive", sn.Name).WithHint("activate it, or use another snapshot")
 	case engine.SnapshotRemoving:
 		return sn, engine.Errorf(engine.KindConflict, "snapshot %q is %s", sn.Name, sn.State).WithHint("use another snapshot")
+	}
+	if c.onDemand(sn) {
+		return c.awaitBuild(ctx, ref, sn)
 	}
 	return sn, c.notReady(sn)
 }
@@ -137,6 +140,9 @@ func (s snapshots) Snapshot(ctx context.Context, ref engine.SnapshotRef) (engine
 		return engine.Snapshot{}, invalid("snapshot id or name is empty")
 	}
 	sn, err := s.Store.Snapshot(ctx, ref)
+	if sn.State == engine.SnapshotBuilding || s.ops.busy(buildOf(sn.Image)) {
+		sn.Progress = cmp.Or(s.progress.of(sn.Image), "building "+sn.Image)
+	}
 	return sn, public(err)
 }
 
@@ -357,8 +363,9 @@ func (c *Core) ensureDefault(ctx context.Context, d engine.Snapshot) error {
 }
 
 // PrepareDefaults builds or pulls the images of the server's own snapshots
-// and makes them active. It takes minutes the first time, so the server calls
-// it beside its work; ReportProgress says how far it is.
+// and makes them active, except those that are built on demand. It takes
+// minutes the first time, so the server calls it beside its work;
+// ReportProgress says how far it is.
 func (c *Core) PrepareDefaults(ctx context.Context) error {
 	all, err := c.Store.AllSnapshots(ctx)
 	if err != nil {
@@ -366,7 +373,7 @@ func (c *Core) PrepareDefaults(ctx context.Context) error {
 	}
 	images := map[string][]engine.Snapshot{}
 	for _, sn := range all {
-		if sn.General && sn.Disk == "" {
+		if sn.General && sn.Disk == "" && !slices.Contains(c.OnDemand, sn.Image) {
 			images[sn.Image] = append(images[sn.Image], sn)
 		}
 	}

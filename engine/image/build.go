@@ -22,7 +22,7 @@ import (
 func (r recipe) bootstrap(ctx context.Context, dir string, out io.Writer, held []*os.File, progress func(string)) error {
 	program, err := exec.LookPath("mmdebstrap")
 	if err != nil {
-		return engine.Errorf(engine.KindUnavailable, "mmdebstrap is missing, which builds image %s", DefaultRef).
+		return engine.Errorf(engine.KindUnavailable, "mmdebstrap is missing, which builds image %s", r.ref).
 			WithHint("apt-get install mmdebstrap").Wrap(err)
 	}
 	cmd := exec.CommandContext(ctx, program, r.arguments()...)
@@ -40,14 +40,14 @@ func (r recipe) bootstrap(ctx context.Context, dir string, out io.Writer, held [
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start mmdebstrap: %w", err)
 	}
-	said := follow(stderr, progress)
+	said := r.follow(stderr, progress)
 	err = cmd.Wait()
 	if ctx.Err() != nil {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // whoever did not listen; mostly nobody
 		return ctx.Err()
 	}
 	if err != nil {
-		return buildError(said, err)
+		return r.buildError(said(), err)
 	}
 	return nil
 }
@@ -109,37 +109,36 @@ var buildStages = []struct { // constant
 
 // follow turns mmdebstrap's words into progress. The returned function waits
 // for their end and returns the last of them.
-func follow(r io.Reader, progress func(string)) (last func() []string) {
+func (r recipe) follow(from io.Reader, progress func(string)) (last func() []string) {
 	var lines []string
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		in := bufio.NewScanner(r)
+		in := bufio.NewScanner(from)
 		for in.Scan() {
 			if lines = append(lines, in.Text()); len(lines) > 50 {
 				lines = lines[1:]
 			}
 			for _, s := range buildStages {
 				if strings.HasPrefix(in.Text(), "I: "+s.line) {
-					progress(fmt.Sprintf("building %s: %s (%d%%)", DefaultRef, s.text, s.percent))
+					progress(fmt.Sprintf("building %s: %s (%d%%)", r.ref, s.text, s.percent))
 				}
 			}
 		}
-		_, _ = io.Copy(io.Discard, r) // a line too long ends the scan, not the build
+		_, _ = io.Copy(io.Discard, from) // a line too long ends the scan, not the build
 	})
 	return func() []string { wg.Wait(); return lines }
 }
 
 // buildError picks the lines that tell what went wrong.
-func buildError(said func() []string, err error) error {
-	lines := said()
+func (r recipe) buildError(lines []string, err error) error {
 	text := strings.Join(lines, "\n")
-	cause := fmt.Errorf("mmdebstrap: %w\n%s", err, text)
+	cause := fmt.Errorf("build: %w\n%s", err, text)
 	switch {
 	case strings.Contains(text, "No space left on device"):
-		return engine.Errorf(engine.KindExhausted, "the disk is full: image %s needs 3 GB while it is built", DefaultRef).Wrap(cause)
+		return engine.Errorf(engine.KindExhausted, "the disk is full: image %s needs 3 GB while it is built", r.ref).Wrap(cause)
 	case strings.Contains(text, "Temporary failure resolving"), strings.Contains(text, "Could not connect"),
 		strings.Contains(text, "Failed to fetch"), strings.Contains(text, "Could not resolve"):
-		return engine.Errorf(engine.KindUnavailable, "the distribution's mirror does not answer, so image %s cannot be built", DefaultRef).
+		return engine.Errorf(engine.KindUnavailable, "the distribution's mirror does not answer, so image %s cannot be built", r.ref).
 			WithHint("check the sources in /etc/apt and that \"apt-get update\" works").Wrap(cause)
 	}
 	why := "see the server's log"
@@ -149,7 +148,7 @@ func buildError(said func() []string, err error) error {
 			break
 		}
 	}
-	return engine.Errorf(engine.KindInternal, "image %s cannot be built: %s", DefaultRef, why).Wrap(cause)
+	return engine.Errorf(engine.KindInternal, "image %s cannot be built: %s", r.ref, why).Wrap(cause)
 }
 
 // errNotCached tells that no build of a recipe is in the cache.

@@ -21,7 +21,7 @@ import (
 // directory that appears by rename, so it is always whole.
 type cache struct{ dir string }
 
-// layer is a built image's only layer, compressed.
+// layer is what a recipe makes: an image's top layer, compressed.
 type layer struct {
 	Digest digest.Digest // of the file
 	DiffID digest.Digest // of the tar archive in it
@@ -72,6 +72,8 @@ func (c cache) load(r recipe) (layer, error) {
 	if st, err := os.Stat(l.path); err != nil || st.Size() != l.Size {
 		return layer{}, errNotCached
 	}
+	now := time.Now()
+	_ = os.Chtimes(dir, now, now) // what is used does not expire
 	return l, nil
 }
 
@@ -95,7 +97,7 @@ func (c cache) lock(ctx context.Context, r recipe, progress func(string)) (*os.F
 			return nil, fmt.Errorf("lock image build: %w", err)
 		}
 		if !told {
-			progress("building " + DefaultRef + ": another server is at it, waiting")
+			progress("building " + r.ref + ": another server is at it, waiting")
 		}
 		select {
 		case <-ctx.Done():
@@ -161,7 +163,7 @@ func (c cache) write(ctx context.Context, r recipe, dir, root string, lock *os.F
 		return layer{}, fmt.Errorf("compress layer: %w", err)
 	}
 	defer z.Close()
-	if err := r.bootstrap(ctx, root, io.MultiWriter(z, plain), []*os.File{lock}, progress); err != nil {
+	if err := r.make(ctx, root, io.MultiWriter(z, plain), []*os.File{lock}, progress); err != nil {
 		return layer{}, err
 	}
 	if err := errors.Join(z.Close(), f.Sync()); err != nil {

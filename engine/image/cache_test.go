@@ -61,7 +61,7 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image, err := s.importLayer(s.context(t.Context()), ref, r, built[0])
+	image, err := s.importLayer(s.context(t.Context()), ref, r, nil, built[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestDamagedCacheIsBuiltAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image, err := s.build(s.context(t.Context()), ref, r, func(string) {})
+	image, err := s.build(s.context(t.Context()), ref, r, nil, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}

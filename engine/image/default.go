@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -24,40 +25,68 @@ import (
 // labelRecipe holds the key of the recipe that a built image was made by.
 const labelRecipe = "atoll.sh/recipe"
 
-// ensureDefault returns the default image, built by today's recipe where that
-// is possible. An older one is used while a new one cannot be built.
-func (s *Store) ensureDefault(ctx context.Context, ref reference, progress func(string)) (containerd.Image, error) {
-	r := defaultRecipe(hostDistribution(os.DirFS("/")))
+// ensureBuilt returns a default image, built by today's recipe where that is
+// possible. An older one is used while a new one cannot be built.
+func (s *Store) ensureBuilt(ctx context.Context, ref reference, progress func(string)) (containerd.Image, error) {
 	old, err := s.client.GetImage(ctx, ref.name)
-	switch {
-	case err == nil && old.Labels()[labelRecipe] == r.key():
-		return old, nil
-	case err != nil && !errdefs.IsNotFound(err):
+	if err != nil && !errdefs.IsNotFound(err) {
 		return nil, translate(ref, err)
-	case errdefs.IsNotFound(err):
+	}
+	if err != nil {
 		old = nil
 	}
-	image, err := s.build(ctx, ref, r, progress)
-	if err != nil && old != nil && ctx.Err() == nil {
-		s.log.WarnContext(ctx, "default image cannot be renewed; the older one is used", "err", err)
+	r, base, err := s.recipeOf(ctx, ref, progress)
+	if err == nil {
+		if old != nil && old.Labels()[labelRecipe] == r.key() {
+			return old, nil
+		}
+		var image containerd.Image
+		if image, err = s.build(ctx, ref, r, base, progress); err == nil {
+			return image, nil
+		}
+	}
+	if old != nil && ctx.Err() == nil {
+		s.log.WarnContext(ctx, "default image cannot be renewed; the older one is used", "image", ref.shown(), "err", err)
 		return old, nil
 	}
-	return image, err
+	return nil, err
+}
+
+// recipeOf returns a default image's recipe. One that goes on top of another
+// has that image ready first and returns it too.
+func (s *Store) recipeOf(ctx context.Context, ref reference, progress func(string)) (recipe, containerd.Image, error) {
+	d := hostDistribution(os.DirFS("/"))
+	if ref.built() == DefaultRef {
+		return defaultRecipe(d), nil, nil
+	}
+	under, err := parse(DefaultRef)
+	if err != nil {
+		return recipe{}, nil, err
+	}
+	base, err := s.ensureBuilt(ctx, under, progress)
+	if err != nil {
+		return recipe{}, nil, err
+	}
+	u, err := s.remember(ctx, under, base)
+	if err != nil {
+		return recipe{}, nil, err
+	}
+	return desktopRecipe(d, u), base, nil
 }
 
 // build gets the recipe's layer and imports it. A layer that does not match its
 // digest was damaged in the cache; it is built anew, once.
-func (s *Store) build(ctx context.Context, ref reference, r recipe, progress func(string)) (containerd.Image, error) {
+func (s *Store) build(ctx context.Context, ref reference, r recipe, base containerd.Image, progress func(string)) (containerd.Image, error) {
 	c := cache{dir: filepath.Join(s.config.Cache, "images")}
 	for again := false; ; again = true {
 		l, err := c.layer(ctx, r, progress)
 		if err != nil {
 			return nil, err
 		}
-		progress("building " + DefaultRef + ": unpacking (92%)")
-		image, err := s.importLayer(ctx, ref, r, l)
+		progress("building " + r.ref + ": unpacking (92%)")
+		image, err := s.importLayer(ctx, ref, r, base, l)
 		if err == nil {
-			progress("building " + DefaultRef + ": ready (100%)")
+			progress("building " + r.ref + ": ready (100%)")
 			return image, nil
 		}
 		if again || !damaged(err) {
@@ -70,15 +99,16 @@ func (s *Store) build(ctx context.Context, ref reference, r recipe, progress fun
 	}
 }
 
-// importLayer makes an image of one layer in containerd and unpacks it.
-func (s *Store) importLayer(ctx context.Context, ref reference, r recipe, l layer) (containerd.Image, error) {
+// importLayer makes an image of a layer, on top of base's where there is one, in
+// containerd and unpacks it.
+func (s *Store) importLayer(ctx context.Context, ref reference, r recipe, base containerd.Image, l layer) (containerd.Image, error) {
 	ctx, done, err := s.client.WithLease(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("take lease: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx)) //nolint:errcheck // the lease ends by itself after a day
 
-	target, err := s.writeContent(ctx, r, l)
+	target, err := s.writeContent(ctx, r, base, l)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +131,11 @@ func (s *Store) importLayer(ctx context.Context, ref reference, r recipe, l laye
 
 // writeContent puts layer, config and manifest into the content store and
 // returns the manifest.
-func (s *Store) writeContent(ctx context.Context, r recipe, l layer) (ocispec.Descriptor, error) {
+func (s *Store) writeContent(ctx context.Context, r recipe, base containerd.Image, l layer) (ocispec.Descriptor, error) {
+	blobs, diffs, err := stack(ctx, base)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("read the image below: %w", err)
+	}
 	file, err := os.Open(l.path)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("open layer: %w", err)
@@ -111,12 +145,13 @@ func (s *Store) writeContent(ctx context.Context, r recipe, l layer) (ocispec.De
 	if err := s.write(ctx, blob, file, map[string]string{"containerd.io/uncompressed": l.DiffID.String()}); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("store layer: %w", err)
 	}
+	blobs, diffs = append(blobs, blob), append(diffs, l.DiffID)
 	config, err := s.writeJSON(ctx, ocispec.MediaTypeImageConfig, ocispec.Image{
 		Created:  &l.Built,
 		Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
 		Config:   r.Config,
-		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{l.DiffID}},
-		History:  []ocispec.History{{Created: &l.Built, CreatedBy: "packages of " + r.Distribution.ID + " " + r.Distribution.Suite}},
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: diffs},
+		History:  slices.Repeat([]ocispec.History{{Created: &l.Built, CreatedBy: "packages of " + r.Distribution.ID + " " + r.Distribution.Suite}}, len(diffs)),
 	}, nil)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("store config: %w", err)
@@ -125,12 +160,25 @@ func (s *Store) writeContent(ctx context.Context, r recipe, l layer) (ocispec.De
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
 		Config:    config,
-		Layers:    []ocispec.Descriptor{blob},
-	}, []ocispec.Descriptor{config, blob})
+		Layers:    blobs,
+	}, append([]ocispec.Descriptor{config}, blobs...))
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("store manifest: %w", err)
 	}
 	return manifest, nil
+}
+
+// stack returns the layers of an image, bottom first; none without an image.
+func stack(ctx context.Context, image containerd.Image) ([]ocispec.Descriptor, []digest.Digest, error) {
+	if image == nil {
+		return nil, nil, nil
+	}
+	diffs, err := image.RootFS(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := images.Manifest(ctx, image.ContentStore(), image.Target(), image.Platform())
+	return m.Layers, diffs, err
 }
 
 // writeJSON stores v. The children are kept as long as it is.

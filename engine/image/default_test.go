@@ -103,12 +103,12 @@ func overlay(t *testing.T, lowers []string) string {
 func TestDefaultSnapshots(t *testing.T) {
 	var got []string
 	for _, s := range DefaultSnapshots() {
-		if !s.General || s.Image != DefaultRef || s.User != "daytona" {
+		if !s.General || s.User != "daytona" {
 			t.Errorf("got %+v", s)
 		}
-		got = append(got, s.Name)
+		got = append(got, s.Name+" of "+s.Image)
 	}
-	if want := []string{"atoll-small", "atoll-medium", "atoll-large"}; !slices.Equal(got, want) {
+	if want := []string{"atoll-small of atoll:default", "atoll-medium of atoll:default", "atoll-large of atoll:default", "atoll-desktop of atoll:desktop"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -20,6 +21,10 @@ type recipe struct {
 	Packages     []string // to install beside those
 	Script       string   // shell, run as root with the new root's path in $1
 	Config       ocispec.ImageConfig
+	Base         digest.Digest `json:",omitempty"` // of the image that this goes on top of; empty: none
+
+	ref  string   // the image's name
+	base []string // directories of Base's layers, top first
 }
 
 //go:embed default.sh
@@ -29,6 +34,7 @@ var defaultScript string // constant
 // coding agent expects of a computer.
 func defaultRecipe(d distribution) recipe {
 	return recipe{
+		ref:          DefaultRef,
 		Distribution: d,
 		Variant:      "minbase",
 		Packages: []string{
@@ -65,17 +71,18 @@ func (r recipe) key() string {
 	return r.Distribution.Suite + "-" + hex.EncodeToString(sum[:8])
 }
 
-// DefaultSnapshots are the snapshots that every server has, all of the default
-// image and without ids.
+// DefaultSnapshots are the snapshots that every server has, without ids.
 func DefaultSnapshots() []engine.Snapshot {
 	sizes := []struct {
 		name              string
+		image             string
 		cpu               float64
 		memoryGiB, diskGB int64
 	}{
-		{"atoll-small", 1, 1, 3},
-		{"atoll-medium", 2, 4, 8},
-		{"atoll-large", 4, 8, 10},
+		{"atoll-small", DefaultRef, 1, 1, 3},
+		{"atoll-medium", DefaultRef, 2, 4, 8},
+		{"atoll-large", DefaultRef, 4, 8, 10},
+		{"atoll-desktop", DesktopRef, 2, 4, 10},
 	}
 	config := defaultRecipe(distribution{}).Config
 	var all []engine.Snapshot
@@ -84,7 +91,7 @@ func DefaultSnapshots() []engine.Snapshot {
 			OrganizationID: engine.DefaultOrganization,
 			Name:           z.name,
 			General:        true,
-			Image:          DefaultRef,
+			Image:          z.image,
 			User:           config.User,
 			WorkDir:        config.WorkingDir,
 			Resources:      engine.Resources{CPU: z.cpu, MemoryMiB: z.memoryGiB << 10, DiskMiB: z.diskGB << 10},

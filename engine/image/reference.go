@@ -1,6 +1,7 @@
 package image
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"strings"
@@ -10,9 +11,11 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 )
 
-// DefaultRef names the image that is built from the distribution's packages
-// and never pulled.
-const DefaultRef = "atoll:default"
+// The images that are built from the distribution's packages and never pulled.
+const (
+	DefaultRef = "atoll:default"
+	DesktopRef = "atoll:desktop" // on top of the default one
+)
 
 // reference is an image's name in full. containerd stores images under it, as
 // nerdctl does, so that both see the same ones.
@@ -47,15 +50,19 @@ func parse(ref string) (reference, error) {
 	return r, nil
 }
 
-// isDefault tells whether r names the image that is built here.
-func (r reference) isDefault() bool { return r.name == "docker.io/library/"+DefaultRef }
+// built is the short name of an image that is built here, empty for others.
+func (r reference) built() string {
+	for _, short := range []string{DefaultRef, DesktopRef} {
+		if r.name == "docker.io/library/"+short {
+			return short
+		}
+	}
+	return ""
+}
 
 // shown is the name to answer with.
 func (r reference) shown() string {
-	if r.isDefault() {
-		return DefaultRef
-	}
-	return r.name
+	return cmp.Or(r.built(), r.name)
 }
 
 // pinned is the name of exactly the content with this digest.

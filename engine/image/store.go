@@ -1,5 +1,5 @@
 // Package image gets OCI images and keeps them unpacked in containerd: pulled
-// from registries, loaded from archives, or, for the default one, built from
+// from registries, loaded from archives, or, for the default ones, built from
 // the distribution's packages without any registry.
 package image
 
@@ -88,7 +88,7 @@ func (s *Store) context(ctx context.Context) context.Context {
 	return log.WithLogger(namespaces.WithNamespace(ctx, s.config.Namespace), s.quiet)
 }
 
-// Ensure makes an image usable and returns it. The default image is built when
+// Ensure makes an image usable and returns it. A default image is built when
 // absent or made by an older recipe; any other is asked for at its registry
 // every time, so that a moved tag is noticed and nobody gets an image that
 // their credentials would not give them. Content that is here is not fetched
@@ -108,8 +108,8 @@ func (s *Store) Ensure(ctx context.Context, req engine.EnsureImage, progress fun
 	}
 	defer unlock()
 	var image containerd.Image
-	if ref.isDefault() {
-		image, err = s.ensureDefault(ctx, ref, progress)
+	if ref.built() != "" {
+		image, err = s.ensureBuilt(ctx, ref, progress)
 	} else {
 		image, err = s.ensurePulled(ctx, ref, req, progress)
 	}

@@ -379,7 +379,7 @@ func TestOtherOperations(t *testing.T) {
 		"/work-dir":                    `{"dir":"` + b.dir + `"}`,
 		"/user-home-dir":               `{"dir":"` + b.dir + `"}`,
 		"/git/status?path=x":           `"code":"GIT_REPO_NOT_FOUND"`,
-		"/computeruse/status":          `"statusCode":501`,
+		"/computeruse/status":          `{"status":"inactive"}`,
 		"/process/interpreter/context": `{"contexts":[]}`,
 		"/nope":                        `"code":"NOT_FOUND"`,
 		"/port/0/in-use":               "use 1 to 65535",

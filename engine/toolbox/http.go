@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -92,7 +93,6 @@ func (t *Toolbox) routes() []route {
 		{"POST /files/upload", work, t.upload},
 		{"POST /files/upload-v2", work, t.upload},
 
-		{"/computeruse/", quiet, notYet("computer use")},
 		{"/", quiet, unknown},
 	}
 }
@@ -100,7 +100,7 @@ func (t *Toolbox) routes() []route {
 // Handler serves the whole API.
 func (t *Toolbox) Handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, r := range slices.Concat(t.routes(), t.gitRoutes(), t.interpreterRoutes(), t.lspRoutes()) {
+	for _, r := range slices.Concat(t.routes(), t.gitRoutes(), t.interpreterRoutes(), t.lspRoutes(), t.desktopRoutes()) {
 		mux.Handle(r.pattern, t.wrap(r))
 	}
 	return mux
@@ -118,7 +118,7 @@ func (t *Toolbox) wrap(rt route) http.Handler {
 		w2 := &writer{ResponseWriter: w}
 		defer t.recover(w2, r)
 		if err := rt.handle(w2, r); err != nil {
-			t.fail(w2, r, err)
+			fail(t.log, w2, r, err)
 		}
 	})
 }
@@ -133,7 +133,7 @@ func (t *Toolbox) recover(w *writer, r *http.Request) {
 		panic(v)
 	}
 	t.log.Error("panic", "path", r.URL.Path, "value", v, "stack", string(debug.Stack()))
-	t.fail(w, r, fmt.Errorf("panic: %v", v))
+	fail(t.log, w, r, fmt.Errorf("panic: %v", v))
 }
 
 // writer remembers whether the answer has begun.
@@ -164,14 +164,14 @@ func (w *writer) ReadFrom(r io.Reader) (int64, error) {
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // fail maps an error to its answer, the only place that does.
-func (t *Toolbox) fail(w *writer, r *http.Request, err error) {
+func fail(log *slog.Logger, w *writer, r *http.Request, err error) {
 	if w.begun {
-		t.log.Debug("an answer broke off", "path", r.URL.Path, "err", err)
+		log.Debug("an answer broke off", "path", r.URL.Path, "err", err)
 		return
 	}
 	var e *wire.Error
 	if !errors.As(err, &e) {
-		t.log.Error("request", "path", r.URL.Path, "err", err)
+		log.Error("request", "path", r.URL.Path, "err", err)
 		e = wire.Errorf(http.StatusInternalServerError, wire.CodeInternal, "%s", err.Error())
 	}
 	_ = writeJSON(w, e.Status, wire.ErrorResponse{
@@ -234,12 +234,6 @@ func typeName(e *json.UnmarshalTypeError) string {
 		return "a string"
 	}
 	return "a whole number"
-}
-
-func notYet(what string) handler {
-	return func(http.ResponseWriter, *http.Request) error {
-		return wire.Errorf(http.StatusNotImplemented, wire.CodeNotImplemented, "%s: this toolbox does not offer it yet; run the matching command with /process/execute instead", what)
-	}
 }
 
 func unknown(_ http.ResponseWriter, r *http.Request) error {

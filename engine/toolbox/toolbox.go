@@ -95,6 +95,7 @@ type Toolbox struct {
 	code     *code.Runner
 	contexts *interpreter.Manager
 	lsp      *lsp.Manager
+	desktop  *desktopHost
 	sudo     *sudo.Server // nil: off
 	trimmer  *trimmer     // nil: off
 	cpu      *cpuMeter
@@ -122,6 +123,7 @@ func New(c Config) (*Toolbox, error) {
 	t.code = code.New(t.runner)
 	t.contexts = interpreter.NewManager(t.runner)
 	t.lsp = lsp.NewManager(t.runner, t.files)
+	t.desktop = newDesktopHost(t.runner, c.Log)
 	t.proxy = newProxy()
 	state, err := stateDir(c.StateDir)
 	if err == nil {
@@ -253,6 +255,7 @@ func (t *Toolbox) Close(grace time.Duration) {
 	wg.Go(func() { t.ptys.Close(ctx) })
 	wg.Go(t.contexts.Close)
 	wg.Go(t.lsp.Close)
+	wg.Go(t.desktop.close)
 	wg.Wait()
 	if t.server != nil {
 		_ = t.server.Close()

@@ -64,6 +64,7 @@ type operation struct {
 func TestClients(t *testing.T) {
 	published.Node(t) // installs before the server starts, which would idle
 	s := start(t)
+	s.buildDesktop()
 	image := serveImage(t)
 	sdk := s.driveSDKs(image)
 	found := []results{}

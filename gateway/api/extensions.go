@@ -10,6 +10,7 @@ import (
 func (a *API) registerExtensions() {
 	handle(a, "GET", "/doctor", "What this host can and cannot do", a.doctor)
 	handle(a, "GET", "/sandbox/{sandboxIdOrName}/stats", "A sample of a sandbox's use", a.stats)
+	handle(a, "POST", "/snapshots/{id}/prepare", "Begin to build one of the server's own snapshots", a.prepareSnapshot)
 	handleEmpty(a, "POST", "/admin/shutdown", "End the server; sandboxes go on", http.StatusAccepted, a.shutdown)
 	a.route("GET", "/events", a.Guard.Stream(http.HandlerFunc(a.events)))
 }
@@ -22,6 +23,11 @@ func (a *API) doctor(ctx context.Context, _ *struct{}) (wire.Report, error) {
 func (a *API) stats(ctx context.Context, in *SandboxPath) (wire.Stats, error) {
 	s, err := a.Inspector.Stats(ctx, ref(ctx, in.Sandbox))
 	return wire.FromStats(s), err
+}
+
+func (a *API) prepareSnapshot(ctx context.Context, in *snapshotInput) (wire.Snapshot, error) {
+	s, err := a.Snapshots.Prepare(ctx, snapshotRef(ctx, in.ID))
+	return a.snapshotAnswer(s, err)
 }
 
 func (a *API) shutdown(context.Context, *struct{}) error {

@@ -274,6 +274,7 @@ func Extensions() []Operation {
 		{"GET", "/openapi.json", Built, Public},
 		{"GET", "/toolbox-openapi.json", Built, Public},
 		{"GET", "/sandbox/{sandboxIdOrName}/stats", Built, ""},
+		{"POST", "/snapshots/{id}/prepare", Built, "write:snapshots"},
 		{"POST", "/admin/shutdown", Built, "admin"},
 		{"GET", "/webhooks/organizations/{organizationId}/endpoints", Built, "owner"},
 		{"POST", "/webhooks/organizations/{organizationId}/endpoints", Built, "owner"},

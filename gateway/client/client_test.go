@@ -186,7 +186,7 @@ func TestSnapshotsTravel(t *testing.T) {
 		ID: "s", OrganizationID: engine.DefaultOrganization, Name: "snap", General: true, State: engine.SnapshotPulling,
 		Image: "debian:12", ImageDigest: "sha256:1", Disk: "d", Runner: "r", User: "u", WorkDir: "/w", Env: map[string]string{"A": "1"},
 		Entrypoint: []string{"sh", "-c"}, Resources: engine.Resources{CPU: 1, MemoryMiB: 512, DiskMiB: 3000, GPU: 1, PIDs: 3},
-		SizeBytes: 123, SourceSandbox: "sb", Error: "e", CreatedAt: at, UpdatedAt: at.Add(1e6), LastUsedAt: at.Add(2e6),
+		SizeBytes: 123, SourceSandbox: "sb", Error: "e", Progress: "7 %", CreatedAt: at, UpdatedAt: at.Add(1e6), LastUsedAt: at.Add(2e6),
 	}
 	filled(t, want)
 	e.AddSnapshot(want)
@@ -196,6 +196,9 @@ func TestSnapshotsTravel(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Snapshot (-want +got):\n%s", diff)
+	}
+	if got, err = c.Snapshots().Prepare(t.Context(), engine.SnapshotRef{IDOrName: "snap"}); err != nil || got.ID != want.ID {
+		t.Errorf("prepare: got %+v, %v", got, err)
 	}
 	page, err := c.Snapshots().List(t.Context(), engine.SnapshotQuery{Name: "SNA", Limit: 5, Page: 1})
 	if err != nil || page.Total != 1 {

@@ -70,6 +70,18 @@ func (s snapshots) Delete(ctx context.Context, ref engine.SnapshotRef) error {
 	return s.c.do(ctx, call{method: http.MethodDelete, path: path})
 }
 
+func (s snapshots) Prepare(ctx context.Context, ref engine.SnapshotRef) (engine.Snapshot, error) {
+	path, err := snapshotPath(ref)
+	if err != nil {
+		return engine.Snapshot{}, err
+	}
+	var d wire.Snapshot
+	if err := s.c.do(ctx, call{method: http.MethodPost, path: path + "/prepare", out: &d}); err != nil {
+		return engine.Snapshot{}, err
+	}
+	return d.Snapshot(), nil
+}
+
 func (s snapshots) Save(ctx context.Context, ref engine.SandboxRef, name string) (engine.Snapshot, error) {
 	path, err := sandboxPath(ref, "/snapshot")
 	if err != nil {

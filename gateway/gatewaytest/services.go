@@ -84,6 +84,10 @@ func (s snapshots) Delete(ctx context.Context, ref engine.SnapshotRef) error {
 	return nil
 }
 
+func (s snapshots) Prepare(ctx context.Context, ref engine.SnapshotRef) (engine.Snapshot, error) {
+	return s.Snapshot(ctx, ref)
+}
+
 func (s snapshots) Save(ctx context.Context, ref engine.SandboxRef, name string) (engine.Snapshot, error) {
 	sb, err := s.e.Sandbox(ctx, ref)
 	if err != nil {

@@ -144,6 +144,7 @@ type Snapshot struct {
 	DiskID    string            `json:"diskId,omitempty" doc:"the saved disk, for snapshots of sandboxes"`
 	RunnerID  string            `json:"runnerId,omitempty"`
 	PIDs      int64             `json:"pids,omitempty"`
+	Progress  string            `json:"progress,omitempty" doc:"of a build under way"`
 }
 
 // SnapshotPage is one page of snapshots.
@@ -164,6 +165,7 @@ func FromSnapshot(s engine.Snapshot) Snapshot {
 		LastUsedAt: optionalTime(s.LastUsedAt), Ref: s.ImageDigest, SourceSandboxID: filled(s.SourceSandbox),
 		SandboxClass: string(engine.ClassContainer),
 		SizeBytes:    s.SizeBytes, User: s.User, WorkDir: s.WorkDir, Env: s.Env, DiskID: s.Disk, RunnerID: s.Runner,
+		Progress: s.Progress,
 	}
 	if s.SizeBytes > 0 {
 		d.Size = filled(float64(s.SizeBytes) / (1 << 30))
@@ -178,7 +180,7 @@ func (d Snapshot) Snapshot() engine.Snapshot {
 		State: engine.SnapshotState(d.State), Image: d.ImageName, ImageDigest: d.Ref, Disk: d.DiskID, Runner: d.RunnerID,
 		User: d.User, WorkDir: d.WorkDir, Env: d.Env, Entrypoint: d.Entrypoint,
 		Resources: engine.Resources{CPU: d.CPU, GPU: int(d.GPU), MemoryMiB: MiB(d.Mem), DiskMiB: MiB(d.Disk), PIDs: d.PIDs},
-		SizeBytes: d.SizeBytes, SourceSandbox: value(d.SourceSandboxID), Error: value(d.ErrorReason),
+		SizeBytes: d.SizeBytes, SourceSandbox: value(d.SourceSandboxID), Error: value(d.ErrorReason), Progress: d.Progress,
 		CreatedAt: ParseTime(d.CreatedAt), UpdatedAt: ParseTime(d.UpdatedAt), LastUsedAt: parseOptionalTime(d.LastUsedAt),
 	}
 }

@@ -237,6 +237,10 @@ func (s snapshots) List(context.Context, engine.SnapshotQuery) (engine.SnapshotP
 
 func (s snapshots) Delete(context.Context, engine.SnapshotRef) error { return nil }
 
+func (s snapshots) Prepare(context.Context, engine.SnapshotRef) (engine.Snapshot, error) {
+	return engine.Snapshot{}, nil
+}
+
 func (s snapshots) Save(_ context.Context, ref engine.SandboxRef, name string) (engine.Snapshot, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,10 +17,10 @@ func newSnapshotCommand(a *app) *cobra.Command {
 		Use: "snapshot", Aliases: []string{"snapshots"}, Short: "Make, list and delete snapshots",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("snapshot needs one of create, list, info and delete")
+			return usagef("snapshot needs one of create, prepare, list, info and delete")
 		},
 	}
-	cmd.AddCommand(newSnapshotCreateCommand(a), newSnapshotListCommand(a), newSnapshotInfoCommand(a), newSnapshotDeleteCommand(a))
+	cmd.AddCommand(newSnapshotCreateCommand(a), newSnapshotPrepareCommand(a), newSnapshotListCommand(a), newSnapshotInfoCommand(a), newSnapshotDeleteCommand(a))
 	return cmd
 }
 
@@ -87,6 +87,48 @@ func (a *app) pull(ctx context.Context, c *client.Client, name string, o snapsho
 		Name: name, Image: o.image, Entrypoint: o.entrypoint, Resources: o.limits.resources(),
 		Username: o.username, Password: a.env("ATOLL_REGISTRY_PASSWORD"),
 	})
+}
+
+func newSnapshotPrepareCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "prepare NAME",
+		Short: "Build one of the server's own snapshots now, or renew it",
+		Long: "Builds the image of one of the server's own snapshots and tells how far it is.\n" +
+			"atoll-desktop is built when a sandbox is first made of it; this does it ahead\n" +
+			"of time. One that is built is renewed when its recipe or base has changed.",
+		Args: cobra.ExactArgs(1), ValidArgsFunction: a.snapshotNames,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.prepareSnapshot(cmd.Context(), args[0]) },
+	}
+}
+
+func (a *app) prepareSnapshot(ctx context.Context, name string) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	ref := engine.SnapshotRef{IDOrName: name}
+	if _, err := c.Snapshots().Prepare(ctx, ref); err != nil {
+		return err
+	}
+	last := ""
+	for {
+		s, err := c.Snapshots().Snapshot(ctx, ref)
+		switch {
+		case err != nil:
+			return err
+		case s.Progress != "" && s.Progress != last:
+			a.say("%s", s.Progress)
+			last = s.Progress
+		case s.Progress == "" && s.State == engine.SnapshotActive:
+			a.say("snapshot %s is ready (%s)", s.Name, bytesText(s.SizeBytes))
+			return nil
+		case s.Progress == "" && s.State == engine.SnapshotError:
+			return engine.Errorf(engine.KindInternal, "snapshot %s failed: %s", s.Name, s.Error)
+		}
+		if err := sleep(ctx, 300*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 func newSnapshotListCommand(a *app) *cobra.Command {

@@ -30,6 +30,7 @@ type Space struct {
 	warning string // why user is not the wanted one
 	workDir string // empty: the user's home
 	env     map[string]string
+	desktop map[string]string // of the desktop's session; nil while there is none
 
 	shellsMu   sync.Mutex
 	shells     map[string]string // of /etc/shells, as it was at shellsAt
@@ -120,6 +121,14 @@ func (s *Space) UpdateEnv(u wire.UpdateEnv) error {
 	return nil
 }
 
+// SetDesktop says what brings later processes onto the desktop; nil: there is
+// none. What the user has set goes before it.
+func (s *Space) SetDesktop(env map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.desktop = env
+}
+
 // Environ returns the environment of a process of u, with extra on top.
 func (s *Space) Environ(u User, extra map[string]string) map[string]string {
 	s.mu.RLock()
@@ -130,6 +139,7 @@ func (s *Space) Environ(u User, extra map[string]string) map[string]string {
 	if u.Shell == "" {
 		env["SHELL"] = "/bin/sh"
 	}
+	maps.Copy(env, s.desktop)
 	maps.Copy(env, s.env)
 	maps.Copy(env, extra)
 	return env

@@ -38,6 +38,11 @@ const (
 	CodeDiskFull         Code = "INSUFFICIENT_STORAGE"
 	CodeBadGateway       Code = "BAD_GATEWAY"
 
+	CodeNoDesktop       Code = "COMPUTER_USE_UNAVAILABLE"
+	CodeA11yUnavailable Code = "A11Y_UNAVAILABLE"
+	CodeRecordingActive Code = "RECORDING_STILL_ACTIVE"
+	CodeNoFFmpeg        Code = "RECORDING_FFMPEG_NOT_FOUND"
+
 	CodeGitAuthFailed     Code = "GIT_AUTH_FAILED"
 	CodeGitRepoNotFound   Code = "GIT_REPO_NOT_FOUND"
 	CodeGitBranchNotFound Code = "GIT_BRANCH_NOT_FOUND"
