@@ -59,6 +59,7 @@ type Driver struct {
 	cgroups  hierarchy
 	template template
 	jobs     *worker
+	pacer    pacer
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc

@@ -63,6 +63,7 @@ func (d *Driver) start(ctx context.Context, in *instance, data handleData) error
 	if err := clearSocket(data.ControlDir); err != nil {
 		return translate(err, "clear the control directory of instance %s", in.id)
 	}
+	d.pacer.keep(d.ctx, d.wg.Go)
 	since := time.Now()
 	pid, running, err := d.createTask(ctx, in)
 	if err != nil {
