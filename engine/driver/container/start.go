@@ -38,6 +38,7 @@ func (d *Driver) Start(ctx context.Context, h driver.Handle) error {
 	}
 	in.detach()
 	err = d.start(ctx, in, data)
+	d.refill()
 	if err == nil {
 		return nil
 	}
@@ -54,6 +55,17 @@ func (d *Driver) Start(ctx context.Context, h driver.Handle) error {
 		d.log.Warn("half-started task remains", "instance", h.ID, "err", clean)
 	}
 	return err
+}
+
+// refill replaces the spare shim that a start took, a moment later: a first
+// command usually comes next.
+func (d *Driver) refill() {
+	const pause = 20 * time.Millisecond
+	d.wg.Go(func() {
+		if sleep(d.ctx, pause) == nil {
+			d.spares.fill()
+		}
+	})
 }
 
 func (d *Driver) start(ctx context.Context, in *instance, data handleData) error {
