@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -20,8 +19,6 @@ import (
 // inside but the start of a container that runc has created: that is the
 // reading of one pipe, for which a process of its own takes 5 ms.
 type monitor struct{ runc.ProcessMonitor }
-
-const startMemory = 32 << 20 // bytes of the shim's heap; a start needs 2 to 4 MB
 
 // StartLocked runs the command or, when it would start a container, does its
 // work. When that is not possible runc is asked, which also says why.
@@ -45,14 +42,6 @@ func (m monitor) Wait(c *exec.Cmd, done chan runc.Exit) (int, error) {
 		return (<-done).Status, nil
 	}
 	return m.ProcessMonitor.Wait(c, done)
-}
-
-// settle makes the shim as small as containerd wants it, once it has nothing
-// to do.
-func settle() {
-	time.Sleep(time.Second)
-	debug.SetGCPercent(40)
-	debug.FreeOSMemory()
 }
 
 // call is what a command line asks of runc. Other runtimes, and anything that

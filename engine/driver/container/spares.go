@@ -109,7 +109,7 @@ func (s *spares) spawn(in, out *os.File) error {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.program, "spare")
 	cmd.Dir = "/"
-	cmd.Env = []string{"GOMAXPROCS=4", "ATOLL_SPARE_DIR=" + s.dir} // as many as containerd gives to a shim
+	cmd.Env = []string{"GOMAXPROCS=2", "ATOLL_SPARE_DIR=" + s.dir}
 	cmd.Stdin, cmd.Stdout, cmd.ExtraFiles = in, out, []*os.File{null}
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("start a spare shim: %w", err)
