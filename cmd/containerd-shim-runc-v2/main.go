@@ -51,7 +51,7 @@ func newTaskService(ic *plugin.InitContext) (any, error) {
 	}
 	service, err := task.NewTaskService(ic.Context, publisher.(shim.Publisher), stop.(shutdown.Service))
 	if err == nil {
-		runc.Monitor = monitor{reaper.Default}
+		runc.Monitor = newMonitor(reaper.Default)
 	}
 	return service, err
 }

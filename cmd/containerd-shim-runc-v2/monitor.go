@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/process"
@@ -18,16 +20,31 @@ import (
 // monitor runs the runtime for the task service. It leaves all to the monitor
 // inside but the start of a container that runc has created: that is the
 // reading of one pipe, for which a process of its own takes 5 ms.
-type monitor struct{ runc.ProcessMonitor }
+type monitor struct {
+	runc.ProcessMonitor
+
+	mu       sync.Mutex
+	released map[call]chan error // containers that started as soon as they were created
+}
+
+func newMonitor(inside runc.ProcessMonitor) *monitor {
+	return &monitor{ProcessMonitor: inside, released: map[call]chan error{}}
+}
+
+// atOnce is the annotation, of any value, of a container whose creator starts
+// it as soon as it is created, and will not mind that it runs a moment before
+// that is known: the two calls in between take as long as its process 1 needs
+// to get ready.
+const atOnce = "atoll.start-at-once"
 
 // StartLocked runs the command or, when it would start a container, does its
 // work. When that is not possible runc is asked, which also says why.
-func (m monitor) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
+func (m *monitor) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
 	call := parse(c.Args)
 	if call.command == "create" {
 		c.Env = append(c.Env, "GOGC=off") // it ends before it holds much
 	}
-	if call.command != "start" || release(call.root, call.id) != nil {
+	if call.command != "start" || m.start(call) != nil {
 		return m.ProcessMonitor.StartLocked(c)
 	}
 	go settle()
@@ -37,11 +54,52 @@ func (m monitor) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
 }
 
 // Wait returns the command's exit status.
-func (m monitor) Wait(c *exec.Cmd, done chan runc.Exit) (int, error) {
+func (m *monitor) Wait(c *exec.Cmd, done chan runc.Exit) (int, error) {
 	if c.Process == nil { // it never ran, see StartLocked
 		return (<-done).Status, nil
 	}
-	return m.ProcessMonitor.Wait(c, done)
+	call := parse(c.Args)
+	early := call.command == "create" && startsAtOnce(call.id)
+	status, err := m.ProcessMonitor.Wait(c, done)
+	if early && status == 0 && err == nil {
+		m.release(call)
+	}
+	return status, err
+}
+
+// release starts a created container in the background.
+func (m *monitor) release(c call) {
+	c.command = "start"
+	result := make(chan error, 1)
+	m.mu.Lock()
+	m.released[c] = result
+	m.mu.Unlock()
+	go func() { result <- release(c.root, c.id) }()
+}
+
+// start starts a created container, or waits until it started at once.
+func (m *monitor) start(c call) error {
+	m.mu.Lock()
+	result := m.released[c]
+	delete(m.released, c)
+	m.mu.Unlock()
+	if result != nil {
+		return <-result
+	}
+	return release(c.root, c.id)
+}
+
+// startsAtOnce reads the specification while runc works.
+func startsAtOnce(id string) bool {
+	var spec struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	b, err := os.ReadFile(filepath.Join("..", id, "config.json"))
+	if err != nil || json.Unmarshal(b, &spec) != nil {
+		return false
+	}
+	_, ok := spec.Annotations[atOnce]
+	return ok
 }
 
 // call is what a command line asks of runc. Other runtimes, and anything that

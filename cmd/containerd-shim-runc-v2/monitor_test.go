@@ -87,7 +87,10 @@ func TestReleaseDead(t *testing.T) {
 }
 
 // recorder notes which commands are really run.
-type recorder struct{ ran []string }
+type recorder struct {
+	ran    []string
+	status map[string]int // by command; 7 when nil
+}
 
 func (r *recorder) Start(c *exec.Cmd) (chan runc.Exit, error) { return r.StartLocked(c) }
 
@@ -97,12 +100,17 @@ func (r *recorder) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
 	return make(chan runc.Exit), nil
 }
 
-func (r *recorder) Wait(*exec.Cmd, chan runc.Exit) (int, error) { return 7, nil }
+func (r *recorder) Wait(c *exec.Cmd, _ chan runc.Exit) (int, error) {
+	if r.status != nil {
+		return r.status[parse(c.Args).command], nil
+	}
+	return 7, nil
+}
 
 func TestMonitor(t *testing.T) {
 	root := created(t, "printf 0 >exec.fifo")
 	inside := &recorder{}
-	m := monitor{inside}
+	m := newMonitor(inside)
 	run := func(args ...string) int {
 		c := exec.Command("runc", append([]string{"--root", root}, args...)...)
 		done, err := m.StartLocked(c)
@@ -120,5 +128,40 @@ func TestMonitor(t *testing.T) {
 	}
 	if got := run("start", "a-1"); got != 7 || len(inside.ran) != 1 {
 		t.Errorf("a second start: got status %d after running %q, want the runtime's answer", got, inside.ran)
+	}
+}
+
+// TestMonitorAtOnce starts a container with its creation.
+func TestMonitorAtOnce(t *testing.T) {
+	for _, spec := range []string{`{"annotations":{"atoll.start-at-once":""}}`, `{"annotations":{}}`, `{`} {
+		root := created(t, "printf 0 >exec.fifo")
+		if err := os.WriteFile("config.json", []byte(spec), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m := newMonitor(&recorder{status: map[string]int{"create": 0, "start": 7}})
+		run := func(args ...string) int {
+			c := exec.Command("runc", append([]string{"--root", root}, args...)...)
+			done, err := m.StartLocked(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			status, err := m.Wait(c, done)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return status
+		}
+		if got := run("create", "--bundle", ".", "a-1"); got != 0 {
+			t.Errorf("%s: create gave %d, want 0", spec, got)
+		}
+		if got, want := len(m.released), strings.Count(spec, "at-once"); got != want {
+			t.Errorf("%s: got %d started at once, want %d", spec, got, want)
+		}
+		if got := run("start", "a-1"); got != 0 {
+			t.Errorf("%s: start gave %d, want 0", spec, got)
+		}
+		if got := run("start", "a-1"); got != 7 {
+			t.Errorf("%s: a second start gave %d, want the runtime's answer", spec, got)
+		}
 	}
 }

@@ -82,18 +82,18 @@ func (d *Driver) start(ctx context.Context, in *instance, data handleData) error
 		return translate(err, "create the task of instance %s", in.id)
 	}
 	since = d.stage(in.id, "create task", since)
-	p, err := d.attach(in, pid)
-	if err != nil {
-		return translate(err, "follow the toolbox of instance %s", in.id)
-	}
 	if err := os.Remove(d.exitPath(in.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return translate(err, "clear the last exit of instance %s", in.id)
+	}
+	p, err := d.attach(in, pid)
+	if err != nil {
+		return d.errStart(ctx, in, err, "follow the toolbox")
 	}
 	if !running {
 		firm, cancel := d.firm(ctx)
 		defer cancel()
 		if _, err := d.tasks.Start(firm, &tasks.StartRequest{ContainerID: in.id}); err != nil {
-			return translate(err, "start the task of instance %s", in.id)
+			return d.errStart(ctx, in, err, "start the task")
 		}
 	}
 	since = d.stage(in.id, "start task", since)
@@ -182,6 +182,16 @@ func (d *Driver) awaitToolbox(ctx context.Context, in *instance, p *process, dat
 			return d.errSilent(ctx, in, err)
 		}
 	}
+}
+
+// errStart tells a toolbox that could not be started from one that ended
+// already: it runs from the end of the task's creation. The shim may still be
+// about to see the end.
+func (d *Driver) errStart(ctx context.Context, in *instance, cause error, what string) error {
+	if _, err := d.waitStopped(ctx, in.id); err == nil {
+		return d.errEnded(ctx, in)
+	}
+	return translate(cause, "%s of instance %s", what, in.id)
 }
 
 func (d *Driver) errEnded(ctx context.Context, in *instance) error {
