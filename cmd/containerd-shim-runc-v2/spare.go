@@ -70,6 +70,7 @@ func postpone() {
 // settle makes the shim as small as any, once it has nothing to do.
 func settle() {
 	time.Sleep(time.Second)
+	runtime.KeepAlive(ballast)
 	ballast = nil
 	debug.FreeOSMemory()
 }
