@@ -32,16 +32,16 @@ func toolboxPSS(id string) (float64, error) {
 	return most, nil
 }
 
-// serverMemory adds up the proportional set sizes of the server and its
-// containerd, in MB: they are one binary and share its pages. Shims belong to
-// sandboxes and are named in the detail only.
+// serverMemory adds up the proportional set sizes of the server, its
+// containerd and its spare shims, in MB; the first two are one binary and share
+// its pages. Other shims belong to sandboxes and are named in the detail only.
 func serverMemory(home, id string, server int) (mb float64, detail string, err error) {
 	pss := func(pid string) float64 {
 		b, _ := os.ReadFile(filepath.Join("/proc", pid, "smaps_rollup"))
 		return field(string(b), "Pss:") / 1000
 	}
 	own := pss(strconv.Itoa(server))
-	var ctrd, shims float64
+	var ctrd, shims, spares float64
 	n := 0
 	for _, pid := range pids() {
 		args, _ := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
@@ -49,6 +49,8 @@ func serverMemory(home, id string, server int) (mb float64, detail string, err e
 		switch {
 		case strings.Contains(line, " containerd ") && strings.Contains(line, home):
 			ctrd += pss(pid)
+		case strings.Contains(line, home) && strings.HasSuffix(line, " waiting "):
+			spares += pss(pid)
 		case strings.Contains(line, "containerd-shim-runc-v2") && strings.Contains(line, "/run/atoll/"+id+"/"):
 			shims += pss(pid)
 			n++
@@ -57,7 +59,7 @@ func serverMemory(home, id string, server int) (mb float64, detail string, err e
 	if ctrd == 0 {
 		return 0, "", errors.New("the server's containerd was not found")
 	}
-	return own + ctrd, fmt.Sprintf("PSS: server %.0f + containerd %.0f; beside them %d shims of pooled sandboxes, %.0f", own, ctrd, n, shims), nil
+	return own + ctrd + spares, fmt.Sprintf("PSS: server %.0f + containerd %.0f + spare shims %.0f; beside them %d shims of pooled sandboxes, %.0f", own, ctrd, spares, n, shims), nil
 }
 
 func pids() []string {

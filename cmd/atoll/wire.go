@@ -103,7 +103,7 @@ func (h *host) open(ctx context.Context, tell watchers) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := h.openParts(ctx, address); err != nil {
+	if err := h.openParts(ctx, address, paths.Shim()); err != nil {
 		return err
 	}
 	h.runner, err = runner.Open(ctx, runner.Config{
@@ -142,8 +142,12 @@ func (h *host) openNetwork(ctx context.Context) error {
 	return h.id.save(h.cfg.Home)
 }
 
-func (h *host) openParts(ctx context.Context, address string) (err error) {
+func (h *host) openParts(ctx context.Context, address, shim string) (err error) {
 	const namespace = "atoll"
+	spares := 2
+	if h.cfg.Containerd != "" {
+		spares = 0 // somebody else's containerd runs its own shim
+	}
 	h.images, err = image.Open(ctx, image.Config{Address: address, Namespace: namespace, Home: h.cfg.Home, Log: h.log})
 	if err != nil {
 		return fmt.Errorf("open images: %w", err)
@@ -158,7 +162,7 @@ func (h *host) openParts(ctx context.Context, address string) (err error) {
 	}
 	h.driver, err = container.New(container.Config{
 		Address: address, Namespace: namespace, StateDir: filepath.Join(h.runDir, "d"),
-		Runtime: h.cfg.Runtime, ServerID: h.id.ID, Log: h.log,
+		Runtime: h.cfg.Runtime, ServerID: h.id.ID, Shim: shim, Spares: spares, Log: h.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open container driver: %w", err)

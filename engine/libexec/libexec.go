@@ -34,6 +34,9 @@ type Paths struct {
 	ShimDir string // directory holding containerd-shim-runc-v2, for containerd's PATH
 }
 
+// Shim is the path of the shim's program.
+func (p Paths) Shim() string { return filepath.Join(p.ShimDir, shim) }
+
 // Extract writes the programs below dir and returns their paths. Each version
 // has its own directory named after its content, because sandboxes of an older
 // server still run from theirs. A second Extract of the same version writes

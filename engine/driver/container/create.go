@@ -32,6 +32,7 @@ func (d *Driver) Create(ctx context.Context, spec driver.Spec) (driver.Handle, e
 	if err := validate(spec); err != nil {
 		return driver.Handle{}, err
 	}
+	d.pacer.keep(d.ctx, d.wg.Go) // the start comes next
 	in := d.instance(spec.ID)
 	in.change.Lock()
 	defer in.change.Unlock()

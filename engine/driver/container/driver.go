@@ -41,6 +41,10 @@ type Config struct {
 	// absolute path; empty is runc.
 	Runtime  string
 	ServerID string // names our control groups and our containers
+	// Shim is the program of Spares shims that are started ahead. They need
+	// containerd to run the same program.
+	Shim   string
+	Spares int
 	// Group lets all instances share one shim. It saves 6 MB and some
 	// milliseconds for each, but all of them end when the shim does.
 	Group bool
@@ -59,6 +63,8 @@ type Driver struct {
 	cgroups  hierarchy
 	template template
 	jobs     *worker
+	pacer    pacer
+	spares   *spares
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -103,10 +109,11 @@ func New(c Config) (*Driver, error) {
 	d := &Driver{
 		cfg: c, log: c.Log.With("driver", name), client: client,
 		boxes: client.ContainerService(), tasks: client.TaskService(),
-		cgroups: cg, template: t, jobs: newWorker(), instances: map[string]*instance{},
+		cgroups: cg, template: t, jobs: newWorker(), spares: newSpares(c), instances: map[string]*instance{},
 	}
 	d.ctx, d.cancel = context.WithCancel(d.context(context.Background()))
 	d.wg.Go(d.watchMemory)
+	d.wg.Go(d.spares.fill)
 	return d, nil
 }
 
@@ -134,6 +141,7 @@ func connect(address, namespace string) (*containerd.Client, error) {
 func (d *Driver) Close() error {
 	d.jobs.close()
 	d.cancel()
+	d.spares.close()
 	d.mu.Lock()
 	for _, in := range d.instances {
 		in.detach()
@@ -146,6 +154,7 @@ func (d *Driver) Close() error {
 // Destroy removes what the driver keeps beside its instances, for the end of a
 // server's home. Instances have to be removed before.
 func (d *Driver) Destroy(context.Context) error {
+	d.spares.close()
 	for _, dir := range d.cgroups.dirs(d.template.cgroupParent) {
 		if err := removeTree(dir); err != nil {
 			return err

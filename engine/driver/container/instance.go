@@ -206,7 +206,11 @@ type exit struct {
 // the shim died with it nobody knows, which reads as killed.
 func (d *Driver) recordExit(ctx context.Context, in *instance) exit {
 	end := exit{Code: 128 + int(unix.SIGKILL), At: time.Now(), OOM: d.oomKilled(in)}
-	if t, err := d.waitStopped(ctx, in.id); err == nil {
+	t, err := d.waitStopped(ctx, in.id)
+	if known, ok := d.loadExit(in.id); err != nil && ok {
+		return known // another call has asked before the task was removed
+	}
+	if err == nil {
 		end.Code = int(t.ExitStatus)
 		if t.ExitedAt != nil {
 			end.At = t.ExitedAt.AsTime()

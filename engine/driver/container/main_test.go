@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 var shared struct {
 	dir        string // short, enterable by all
 	toolbox    string
+	shim       string
 	supervisor *Supervisor
 	address    string
 }
@@ -80,8 +81,8 @@ func setUp(dir string) error {
 	if err := build(shared.toolbox, "./testdata/toolbox"); err != nil {
 		return err
 	}
-	shim := filepath.Join(dir, "libexec", "containerd-shim-runc-v2")
-	if err := build(shim, "github.com/atoll-sh/atoll/cmd/containerd-shim-runc-v2"); err != nil {
+	shared.shim = filepath.Join(dir, "libexec", "containerd-shim-runc-v2")
+	if err := build(shared.shim, "github.com/atoll-sh/atoll/cmd/containerd-shim-runc-v2"); err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -90,7 +91,7 @@ func setUp(dir string) error {
 	}
 	shared.supervisor = &Supervisor{
 		Home: filepath.Join(dir, "home"), RunDir: filepath.Join(dir, "run"), ServerID: filepath.Base(dir),
-		Binary: self, ShimDir: filepath.Dir(shim),
+		Binary: self, ShimDir: filepath.Dir(shared.shim),
 	}
 	shared.address, err = shared.supervisor.Start(context.Background())
 	return err
@@ -153,6 +154,7 @@ func newRig(t testing.TB, edit func(*Config)) *rig {
 		Address: shared.address, Namespace: "atoll-test", Runtime: "runc",
 		ServerID: fmt.Sprintf("%s-%d", filepath.Base(shared.dir), n),
 		StateDir: filepath.Join(shared.dir, fmt.Sprintf("state-%d", n)),
+		Shim:     shared.shim, Spares: 1,
 	}
 	if edit != nil {
 		edit(&c)

@@ -203,8 +203,11 @@ func (t template) build(s driver.Spec) *document {
 		},
 	}
 	*doc.Process.OOMScoreAdj = oomScore
+	// Start follows the task's creation without a decision in between, so our
+	// shim need not wait for the call.
+	doc.Annotations = map[string]string{"atoll.start-at-once": ""}
 	if t.group != "" {
-		doc.Annotations = map[string]string{"io.containerd.runc.v2.group": t.group}
+		doc.Annotations["io.containerd.runc.v2.group"] = t.group
 	}
 	return doc
 }

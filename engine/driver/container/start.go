@@ -38,6 +38,7 @@ func (d *Driver) Start(ctx context.Context, h driver.Handle) error {
 	}
 	in.detach()
 	err = d.start(ctx, in, data)
+	d.refill()
 	if err == nil {
 		return nil
 	}
@@ -56,6 +57,17 @@ func (d *Driver) Start(ctx context.Context, h driver.Handle) error {
 	return err
 }
 
+// refill replaces the spare shim that a start took, a moment later: a first
+// command usually comes next.
+func (d *Driver) refill() {
+	const pause = 20 * time.Millisecond
+	d.wg.Go(func() {
+		if sleep(d.ctx, pause) == nil {
+			d.spares.fill()
+		}
+	})
+}
+
 func (d *Driver) start(ctx context.Context, in *instance, data handleData) error {
 	if err := ctx.Err(); err != nil {
 		return engine.AsError(err)
@@ -63,24 +75,25 @@ func (d *Driver) start(ctx context.Context, in *instance, data handleData) error
 	if err := clearSocket(data.ControlDir); err != nil {
 		return translate(err, "clear the control directory of instance %s", in.id)
 	}
+	d.pacer.keep(d.ctx, d.wg.Go)
 	since := time.Now()
 	pid, running, err := d.createTask(ctx, in)
 	if err != nil {
 		return translate(err, "create the task of instance %s", in.id)
 	}
 	since = d.stage(in.id, "create task", since)
-	p, err := d.attach(in, pid)
-	if err != nil {
-		return translate(err, "follow the toolbox of instance %s", in.id)
-	}
 	if err := os.Remove(d.exitPath(in.id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return translate(err, "clear the last exit of instance %s", in.id)
+	}
+	p, err := d.attach(in, pid)
+	if err != nil {
+		return d.errStart(ctx, in, err, "follow the toolbox")
 	}
 	if !running {
 		firm, cancel := d.firm(ctx)
 		defer cancel()
 		if _, err := d.tasks.Start(firm, &tasks.StartRequest{ContainerID: in.id}); err != nil {
-			return translate(err, "start the task of instance %s", in.id)
+			return d.errStart(ctx, in, err, "start the task")
 		}
 	}
 	since = d.stage(in.id, "start task", since)
@@ -169,6 +182,16 @@ func (d *Driver) awaitToolbox(ctx context.Context, in *instance, p *process, dat
 			return d.errSilent(ctx, in, err)
 		}
 	}
+}
+
+// errStart tells a toolbox that could not be started from one that ended
+// already: it runs from the end of the task's creation. The shim may still be
+// about to see the end.
+func (d *Driver) errStart(ctx context.Context, in *instance, cause error, what string) error {
+	if _, err := d.waitStopped(ctx, in.id); err == nil {
+		return d.errEnded(ctx, in)
+	}
+	return translate(cause, "%s of instance %s", what, in.id)
 }
 
 func (d *Driver) errEnded(ctx context.Context, in *instance) error {

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/pkg/shim"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/atoll-sh/atoll/cmd/containerd-shim-runc-v2/early"
+)
+
+// What a spare shim leaves to the usual way.
+var (
+	errUnlike  = errors.New("the parameters and the command line name different containers")
+	errSpecial = errors.New("debugging, groups and control groups of shims need the usual way")
+)
+
+// bootstrap does in this process what the manager's Start does for a new one:
+// it listens where containerd will call, and returns containerd's answer.
+func bootstrap(ctx context.Context, r early.Request) ([]byte, error) {
+	var p bootapi.BootstrapParams
+	if err := proto.Unmarshal(r.Input, &p); err != nil {
+		return nil, err
+	}
+	id, ns, address := early.Flag(r.Args, "-id"), early.Flag(r.Args, "-namespace"), early.Flag(r.Args, "-address")
+	if id == "" || ns == "" || p.GetInstanceID() != id || p.GetNamespace() != ns || p.GetContainerdGrpcAddress() != address {
+		return nil, errUnlike
+	}
+	if err := plain(&p); err != nil {
+		return nil, err
+	}
+	dir := p.GetSocketDir()
+	if dir == "" {
+		dir = filepath.Join(defaults.DefaultStateDir, "s")
+	} else if err := linkSockets(dir); err != nil {
+		return nil, err
+	}
+	socket, err := shim.CreateSocketAddress(namespaces.WithNamespace(ctx, ns), dir, address, id, false)
+	if err != nil {
+		return nil, err
+	}
+	if err := listen(socket); err != nil {
+		return nil, err
+	}
+	return proto.Marshal(&bootapi.BootstrapResult{Version: 3, Protocol: "ttrpc", Address: socket})
+}
+
+// plain refuses what is not the plain case.
+func plain(p *bootapi.BootstrapParams) error {
+	var o options.Options
+	if _, err := p.FindExtension(&o); err != nil {
+		return err
+	}
+	spec, err := os.ReadFile("config.json")
+	if err != nil {
+		return err
+	}
+	grouped := bytes.Contains(spec, []byte("io.containerd.runc.v2.group")) || bytes.Contains(spec, []byte("io.kubernetes.cri.sandbox-id"))
+	if grouped || o.GetShimCgroup() != "" || p.GetLogLevel() <= bootapi.LogLevel_LOG_LEVEL_DEBUG || os.Getenv("SCHED_CORE") != "" {
+		return errSpecial
+	}
+	return nil
+}
+
+// linkSockets leaves in the bundle where the socket is, for the clean-up at
+// the shim's end.
+func linkSockets(dir string) error {
+	const link = "s"
+	if err := os.Remove(link); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(dir, link)
+}
+
+// listen opens the shim's socket as the descriptor that a new shim inherits.
+func listen(address string) error {
+	l, err := shim.NewSocket(address)
+	if err != nil {
+		return err
+	}
+	l.SetUnlinkOnClose(false)
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Dup3(int(f.Fd()), listenerFD, unix.O_CLOEXEC)
+}
