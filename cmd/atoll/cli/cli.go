@@ -113,6 +113,7 @@ func (a *app) commands() []*cobra.Command {
 		newSnapshotCommand(a),
 		newForkCommand(a),
 		newResizeCommand(a),
+		newPolicyCommand(a),
 		newDoctorCommand(a),
 		newVersionCommand(a),
 	}
