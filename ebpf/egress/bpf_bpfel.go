@@ -21,19 +21,19 @@ type bpfBudget struct {
 }
 
 type bpfCfg struct {
-	_         structs.HostLayout
-	Sandbox   uint32
-	Policy    uint32
-	Gen       uint32
-	Flags     uint32
-	Mac       [6]uint8
-	ProxyPort uint16
-	DnsPort   uint16
-	Slot      uint16
-	Ip4       uint32
-	Gw4       uint32
-	Ip6       [16]uint8
-	Gw6       [16]uint8
+	_       structs.HostLayout
+	Sandbox uint32
+	Policy  uint32
+	Gen     uint32
+	Flags   uint32
+	Mac     [6]uint8
+	DnsPort uint16
+	Slot    uint16
+	Pad     uint16
+	Ip4     uint32
+	Gw4     uint32
+	Ip6     [16]uint8
+	Gw6     [16]uint8
 }
 
 type bpfEvent struct {
@@ -69,7 +69,7 @@ type bpfFlow struct {
 	Domain    uint32
 	Dir       uint8
 	State     uint8
-	ProxyPort uint16
+	Pad       uint16
 	FirstNs   uint64
 	LastNs    uint64
 	TxPackets uint64

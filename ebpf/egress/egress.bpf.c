@@ -463,32 +463,6 @@ __noinline int judge(const struct cfg *c, const struct packet *p, int again, str
 	return allowed;
 }
 
-/* Assigns a first packet to the proxy's listener, and marks all of them. */
-static __noinline int to_proxy(struct __sk_buff *skb, const struct cfg *c, const struct packet *p, __u16 port, int assign)
-{
-	struct bpf_sock_tuple t = {};
-	__u32 size;
-
-	skb->mark = MARK_PROXY;
-	if (!assign)
-		return 0;
-	if (p->family == 4) {
-		t.ipv4.daddr = c->gw4;
-		t.ipv4.dport = bpf_htons(port);
-		size = sizeof(t.ipv4);
-	} else {
-		__builtin_memcpy(t.ipv6.daddr, c->gw6, 16);
-		t.ipv6.dport = bpf_htons(port);
-		size = sizeof(t.ipv6);
-	}
-	struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &t, size, BPF_F_CURRENT_NETNS, 0);
-	if (!sk)
-		return -1;
-	int err = bpf_sk_assign(skb, sk, 0);
-	bpf_sk_release(sk);
-	return err ? -1 : 0;
-}
-
 /* ---- ARP and neighbour discovery ---- */
 
 struct arp {
@@ -582,6 +556,13 @@ static __always_inline int drop(struct __sk_buff *skb, const struct cfg *c, cons
 static __always_inline int pass(struct __sk_buff *skb)
 {
 	skb->mark = MARK_OK;
+	return TC_NEXT;
+}
+
+/* The guard redirects what carries this mark to the proxy. */
+static __always_inline int pass_to_proxy(struct __sk_buff *skb)
+{
+	skb->mark = MARK_PROXY;
 	return TC_NEXT;
 }
 
@@ -692,7 +673,7 @@ static __always_inline bool wrong_echo(const struct packet *p, const struct flow
 
 /* ---- from the sandbox ---- */
 
-static __always_inline int old_flow(struct __sk_buff *skb, struct cfg *c, struct packet *p, struct stats *st, void *table, struct flow_key *k, struct flow *f, bool syn)
+static __always_inline int old_flow(struct __sk_buff *skb, struct cfg *c, struct packet *p, struct stats *st, void *table, struct flow_key *k, struct flow *f)
 {
 	struct decision d = {};
 	if (f->gen != c->gen) {
@@ -712,12 +693,7 @@ static __always_inline int old_flow(struct __sk_buff *skb, struct cfg *c, struct
 	account(skb, c, p, f, FLOW_FIN_LOCAL);
 	if (p->is_fragment)
 		remember_fragment(c, p, DIR_OUT);
-	if (!(f->state & FLOW_PROXY))
-		return pass(skb);
-	if (!to_proxy(skb, c, p, f->proxy_port, syn))
-		return TC_PASS;
-	drop(skb, c, p, st, REASON_NO_PROXY, DIR_OUT);
-	return refuse(skb, c, p);
+	return f->state & FLOW_PROXY ? pass_to_proxy(skb) : pass(skb);
 }
 
 static __always_inline int new_flow(struct __sk_buff *skb, struct cfg *c, struct packet *p, struct stats *st, void *table, struct flow_key *k)
@@ -744,7 +720,7 @@ static __always_inline int new_flow(struct __sk_buff *skb, struct cfg *c, struct
 	}
 	struct flow f = {
 		.gen = c->gen, .rule = d.rule, .domain = d.domain, .dir = DIR_OUT, .state = d.proxy ? FLOW_PROXY : 0,
-		.proxy_port = c->proxy_port, .first_ns = now, .last_ns = now, .tx_packets = 1, .tx_bytes = skb->len, .cookie = cookie,
+		.first_ns = now, .last_ns = now, .tx_packets = 1, .tx_bytes = skb->len, .cookie = cookie,
 	};
 	bpf_map_update_elem(table, k, &f, BPF_ANY);
 	if (p->is_fragment)
@@ -759,13 +735,7 @@ static __always_inline int new_flow(struct __sk_buff *skb, struct cfg *c, struct
 		r.reason = 0;
 		emit(skb, c, p, &r);
 	}
-	if (!d.proxy)
-		return pass(skb);
-	if (!to_proxy(skb, c, p, c->proxy_port, 1))
-		return TC_PASS;
-	bpf_map_delete_elem(table, k);
-	drop(skb, c, p, st, REASON_NO_PROXY, DIR_OUT);
-	return refuse(skb, c, p);
+	return d.proxy ? pass_to_proxy(skb) : pass(skb);
 }
 
 SEC("tcx/ingress")
@@ -822,7 +792,7 @@ int from_sandbox(struct __sk_buff *skb)
 	if (f && wrong_echo(&p, f, DIR_OUT))
 		return drop(skb, c, &p, st, REASON_ICMP, DIR_OUT);
 	if (f && !reused)
-		return old_flow(skb, c, &p, st, table, &k, f, syn);
+		return old_flow(skb, c, &p, st, table, &k, f);
 	return new_flow(skb, c, &p, st, table, &k);
 }
 

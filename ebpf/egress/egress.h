@@ -40,7 +40,7 @@ struct frag6_hdr {
 
 /* The marks. A guard outside of BPF drops packets of sandboxes that carry none
  * of them, so that losing the programs closes the network. */
-#define MARK_PROXY  0x5b000001 /* handed to the proxy's listener */
+#define MARK_PROXY  0x5b000001 /* judged, and to be redirected to the proxy */
 #define MARK_HOST   0x5b000002 /* SO_MARK of the server's own sockets */
 #define MARK_REJECT 0x5b000003 /* our refusals on their way back in */
 #define MARK_OK     0x5b000004 /* judged and allowed */
@@ -64,9 +64,9 @@ struct cfg {
 	__u32 gen;       /* flows of another generation are judged again */
 	__u32 flags;
 	__u8  mac[6];
-	__u16 proxy_port; /* host order */
-	__u16 dns_port;
+	__u16 dns_port;  /* host order */
 	__u16 slot;      /* index of its flow table */
+	__u16 pad;
 	__u32 ip4, gw4;  /* network order */
 	__u8  ip6[16], gw6[16];
 };
@@ -128,7 +128,7 @@ struct flow_key {
 struct flow {
 	__u32 gen, rule, domain;
 	__u8  dir, state;
-	__u16 proxy_port;
+	__u16 pad;
 	__u64 first_ns, last_ns;
 	__u64 tx_packets, tx_bytes, rx_packets, rx_bytes;
 	__u64 cookie;
@@ -137,7 +137,7 @@ struct flow {
 enum reason {
 	REASON_NONE = 0, REASON_RULE, REASON_BLOCKED, REASON_DEFAULT, REASON_MAC, REASON_ADDRESS, REASON_ETHERTYPE,
 	REASON_ARP, REASON_ND, REASON_FRAGMENT, REASON_MALFORMED, REASON_OPTIONS, REASON_EXTENSION, REASON_ICMP,
-	REASON_CUT, REASON_INBOUND, REASON_QUIC, REASON_NO_PROXY, REASON_RATE, REASON_PROTOCOL, REASON_NAME_EXPIRED,
+	REASON_CUT, REASON_INBOUND, REASON_QUIC, REASON_RATE, REASON_PROTOCOL, REASON_NAME_EXPIRED,
 	REASON_MAX = 32,
 };
 

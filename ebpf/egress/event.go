@@ -31,7 +31,7 @@ type Reason uint8
 var reasons = [...]string{
 	"none", "rule", "blocked", "default", "spoofed-mac", "spoofed-address", "ethertype",
 	"arp", "nd", "fragment", "malformed", "ip-options", "extension-header", "icmp",
-	"cut", "inbound", "quic", "no-proxy", "rate", "protocol", "name-expired",
+	"cut", "inbound", "quic", "rate", "protocol", "name-expired",
 }
 
 // String is the reason's name, as "blocked".

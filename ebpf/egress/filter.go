@@ -17,6 +17,14 @@ import (
 	"github.com/atoll-sh/atoll/ebpf/kernel"
 )
 
+// The marks that packets of sandboxes carry when the programs let them pass. A
+// guard drops those without, so that losing the programs closes the network.
+const (
+	Mark      = 0x5b000000 // of all of them
+	MarkMask  = 0xff000000
+	MarkProxy = 0x5b000001 // to be redirected to the proxy
+)
+
 // layout is the version of the maps: another one is another directory, so that
 // programs never read what they do not understand.
 const layout = "v1"
@@ -253,7 +261,7 @@ func (f *Filter) config(d Device) (c bpfCfg, ok bool) {
 }
 
 func configOf(d Device, sandbox uint32, p Policy) bpfCfg {
-	c := bpfCfg{Sandbox: sandbox, Mac: d.MAC, Slot: uint16(d.Slot), ProxyPort: p.ProxyPort, Ip4: order(d.Addr4), Gw4: order(d.Gateway4)}
+	c := bpfCfg{Sandbox: sandbox, Mac: d.MAC, Slot: uint16(d.Slot), Ip4: order(d.Addr4), Gw4: order(d.Gateway4)}
 	if d.Addr6.IsValid() {
 		c.Ip6, c.Gw6 = d.Addr6.As16(), d.Gateway6.As16()
 	}
@@ -264,7 +272,7 @@ func configOf(d Device, sandbox uint32, p Policy) bpfCfg {
 		{p.DefaultAllow, flagDefaultAllow},
 		{!p.Silent, flagRefuse},
 		{p.LogAllow, flagLogAllow},
-		{p.ProxyPort != 0, flagProxy | flagNoQUIC},
+		{p.Proxy, flagProxy | flagNoQUIC},
 		{d.DNSPort != 0 && !p.NoRelay, flagDNS},
 		{p.Learn, flagLearn},
 	} {

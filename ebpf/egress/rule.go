@@ -41,10 +41,9 @@ type Policy struct {
 	Learn        bool // report what would be refused and let it pass; the block list holds
 	Silent       bool // drop without an answer
 	NoRelay      bool // the name relay is closed too
-	// ProxyPort is where the proxy listens on the gateway addresses: TCP to 80
-	// and 443 that no rule about an address decides goes there, and UDP to 443
-	// is refused. 0: no proxy.
-	ProxyPort uint16
+	// Proxy marks TCP to 80 and 443 that no rule about an address decides with
+	// MarkProxy, for the guard to redirect, and refuses UDP to 443.
+	Proxy bool
 }
 
 // keyed is one entry of the trie.
