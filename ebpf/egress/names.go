@@ -61,3 +61,9 @@ func (f *Filter) dropNames(which func(bpfNameKey, bpfNameRule) bool) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Forget closes one address that a sandbox's names opened; nil when it is not
+// open.
+func (f *Filter) Forget(sandbox uint32, a netip.Addr) error {
+	return gone(f.objs.Names.Delete(bpfNameKey{Sandbox: sandbox, Addr: a.As16()}))
+}
