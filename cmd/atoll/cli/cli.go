@@ -114,6 +114,7 @@ func (a *app) commands() []*cobra.Command {
 		newForkCommand(a),
 		newResizeCommand(a),
 		newPolicyCommand(a),
+		newNetworkCommand(a),
 		newDoctorCommand(a),
 		newVersionCommand(a),
 	}
