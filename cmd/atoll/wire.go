@@ -13,9 +13,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/atoll-sh/atoll/ebpf/kernel"
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/config"
 	"github.com/atoll-sh/atoll/engine/driver/container"
+	"github.com/atoll-sh/atoll/engine/egress"
 	"github.com/atoll-sh/atoll/engine/image"
 	"github.com/atoll-sh/atoll/engine/libexec"
 	"github.com/atoll-sh/atoll/engine/network"
@@ -41,6 +43,7 @@ type host struct {
 	images     *image.Store
 	disks      *storage.Pool
 	networks   *network.Manager
+	filter     *egress.Filter // nil: the kernel cannot
 	driver     *container.Driver
 	runner     *runner.Runner
 }
@@ -132,15 +135,39 @@ func (h *host) openNetwork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.networks, err = network.Open(ctx, network.Config{
-		ID: h.id.ID, Index: h.id.NetworkIndex, Ready: h.cfg.Warm() + 2, Resolvers: resolvers, Log: h.log,
-	})
+	if err := h.openFilter(); err != nil {
+		return err
+	}
+	nc := network.Config{ID: h.id.ID, Index: h.id.NetworkIndex, Ready: h.cfg.Warm() + 2, Resolvers: resolvers, Log: h.log}
+	if h.filter != nil {
+		nc.Filter = h.filter
+	}
+	h.networks, err = network.Open(ctx, nc)
 	if err != nil || h.networks.Index() == h.id.NetworkIndex {
 		return err
 	}
 	h.id.NetworkIndex = h.networks.Index()
 	return h.id.save(h.cfg.Home)
 }
+
+// openFilter loads the egress programs. Where the kernel cannot run them the
+// server goes on with its guard, which knows all or nothing.
+func (h *host) openFilter() error {
+	if err := kernel.Mount(h.bpfDir()); err != nil {
+		h.log.Warn("network lists cannot be enforced", "err", err)
+		return nil
+	}
+	f, err := egress.Open(h.bpfDir(), h.log)
+	if engine.KindOf(err) == engine.KindUnsupported {
+		h.log.Warn("network lists cannot be enforced", "err", err)
+		return kernel.Unmount(h.bpfDir())
+	}
+	h.filter = f
+	return err
+}
+
+// bpfDir keeps the egress programs while no server runs.
+func (h *host) bpfDir() string { return filepath.Join(h.runDir, "bpf") }
 
 func (h *host) openParts(ctx context.Context, address, shim string) (err error) {
 	const namespace = "atoll"
@@ -181,6 +208,9 @@ func (h *host) close() {
 	if h.networks != nil {
 		h.networks.Close()
 	}
+	if h.filter != nil {
+		h.filter.Close()
+	}
 	if h.disks != nil {
 		h.disks.Close()
 	}
@@ -200,10 +230,19 @@ func (h *host) close() {
 func (h *host) destroy(ctx context.Context) error {
 	err := h.runner.StopAll(ctx)
 	h.runner.Close()
-	err = errors.Join(err, h.driver.Destroy(ctx), h.images.Close(), h.networks.Destroy(ctx), h.disks.Destroy(ctx), h.containerd.Stop(ctx), os.RemoveAll(h.runDir))
+	err = errors.Join(err, h.driver.Destroy(ctx), h.images.Close(), h.networks.Destroy(ctx), h.closeFilter(), h.disks.Destroy(ctx), h.containerd.Stop(ctx), os.RemoveAll(h.runDir))
 	h.lock.Close()
 	h.runner, h.driver, h.images, h.networks, h.disks, h.containerd, h.lock = nil, nil, nil, nil, nil, nil, nil
 	return err
+}
+
+// closeFilter takes the egress programs away.
+func (h *host) closeFilter() (err error) {
+	if h.filter != nil {
+		err = h.filter.Close()
+		h.filter = nil
+	}
+	return errors.Join(err, kernel.Unmount(h.bpfDir()))
 }
 
 // poolTargets is the warm pool: members for the default snapshot.

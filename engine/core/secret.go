@@ -14,6 +14,7 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/secret"
 	"github.com/atoll-sh/atoll/engine/store"
+	"github.com/atoll-sh/atoll/policies"
 	toolboxclient "github.com/atoll-sh/atoll/engine/toolbox/client"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
@@ -117,7 +118,7 @@ func checkHosts(hosts []string) error {
 		return invalid("hosts has %d entries", len(hosts)).WithHint("use at most %d", maxList)
 	}
 	for _, h := range hosts {
-		if len(h) > 253 || !domainRule.MatchString(h) {
+		if _, err := policies.ParseHost(h); err != nil {
 			return invalid("hosts: %s is not a host name", quote(h)).WithHint("use a form like api.example.com or *.example.com, without a port")
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // Limits of what a caller may send. They keep one row small and every value
@@ -35,7 +36,6 @@ var (
 	snapshotRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$`)
 	envRule      = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 	userRule     = regexp.MustCompile(`^([a-z_][a-z0-9_.-]{0,31}|[0-9]{1,5})(:([a-z_][a-z0-9_.-]{0,31}|[0-9]{1,5}))?$`)
-	domainRule   = regexp.MustCompile(`^(\*\.)?([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?$`)
 )
 
 func invalid(format string, args ...any) *engine.Error {
@@ -202,8 +202,8 @@ func checkNetwork(p engine.NetworkPolicy) error {
 		}
 	}
 	for _, d := range p.AllowDomains {
-		if len(d) > 253 || !domainRule.MatchString(d) {
-			return invalid("domain allow list: %s is not a host name", quote(d)).WithHint("use a form like example.com or *.example.com")
+		if _, err := policies.ParseHost(d); err != nil {
+			return invalid("domain allow list: %s is not a host name: %v", quote(d), err).WithHint("use a form like example.com or *.example.com")
 		}
 	}
 	if p.OutboundProxyURL == "" {

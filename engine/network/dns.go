@@ -46,6 +46,7 @@ type relay struct {
 	ask    func() []netip.AddrPort
 	log    *slog.Logger
 	limits *limits
+	filter Filter // nil: every name is allowed
 	once   sync.Once
 	wg     sync.WaitGroup
 }
@@ -55,7 +56,7 @@ type relay struct {
 func listenRelay(m *Manager) (*relay, error) {
 	var last error
 	for _, port := range []uint16{dnsPort, 953, 855, 553, 543} {
-		r := &relay{port: port, slotOf: m.openSlot, ask: m.resolvers.current, log: m.log, limits: newLimits()}
+		r := &relay{port: port, slotOf: m.openSlot, ask: m.resolvers.current, log: m.log, limits: newLimits(), filter: m.filter}
 		err := r.listen(m.plan.slot(firstSlot))
 		if err == nil {
 			return r, nil
@@ -141,7 +142,7 @@ func (r *relay) serveUDP(ctx context.Context, u *net.UDPConn) {
 		q := append([]byte(nil), buf[:n]...)
 		r.wg.Go(func() {
 			defer r.limits.give(slot)
-			_, _ = u.WriteToUDPAddrPort(r.answer(ctx, "udp", q), from)
+			_, _ = u.WriteToUDPAddrPort(r.answer(ctx, "udp", slot, q), from)
 		})
 	}
 }
@@ -186,15 +187,28 @@ func (r *relay) serveConn(ctx context.Context, c *net.TCPConn, slot int) {
 		if _, still := r.slotOf(c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()); !still {
 			return
 		}
-		if err := writeFrame(c, r.answer(ctx, "tcp", q)); err != nil {
+		if err := writeFrame(c, r.answer(ctx, "tcp", slot, q)); err != nil {
 			return
 		}
 	}
 }
 
-// answer asks the resolvers in turn and returns what to send back. Questions
-// get a fresh id, since the one of the sandbox is no secret from it.
-func (r *relay) answer(ctx context.Context, network string, q []byte) []byte {
+// answer returns what to send back: what the filter says of the question, or
+// of the resolvers' answer to it.
+func (r *relay) answer(ctx context.Context, network string, slot int, q []byte) []byte {
+	if r.filter == nil {
+		return r.resolve(ctx, network, q)
+	}
+	ask, answer := r.filter.Question(slot, q)
+	if answer != nil {
+		return answer
+	}
+	return r.filter.Answer(ctx, slot, ask, r.resolve(ctx, network, ask))
+}
+
+// resolve asks the resolvers in turn. Questions get a fresh id, since the one
+// of the sandbox is no secret from it.
+func (r *relay) resolve(ctx context.Context, network string, q []byte) []byte {
 	ctx, cancel := context.WithTimeout(ctx, askTotal)
 	defer cancel()
 	for _, at := range r.ask() {

@@ -77,12 +77,7 @@ func resolve(s Slot, network string, server netip.Addr, q []byte) ([]byte, error
 		}
 		return readFrame(c)
 	}
-	if _, err := c.Write(q); err != nil {
-		return nil, err
-	}
-	buf := make([]byte, 2000)
-	n, err := c.Read(buf)
-	return buf[:n], err
+	return ask(c, q, long)
 }
 
 func TestRelayAnswersOpenSlots(t *testing.T) {

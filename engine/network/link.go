@@ -20,6 +20,9 @@ const insideDevice = "eth0"
 func hostMAC() net.HardwareAddr   { return net.HardwareAddr{0x02, 0x61, 0x74, 0, 0, 1} }
 func insideMAC() net.HardwareAddr { return net.HardwareAddr{0x02, 0x61, 0x74, 0, 0, 2} }
 
+// InsideMAC is the hardware address of every sandbox.
+func InsideMAC() (mac [6]byte) { copy(mac[:], insideMAC()); return mac }
+
 // insideSysctls are set in a new namespace before it has a device, so that
 // the device never configures itself.
 func insideSysctls(ipv6 bool) [][2]string {
@@ -65,7 +68,7 @@ func (m *Manager) build(s Slot) error {
 		err = m.buildHost(s)
 	}
 	if err != nil {
-		return fmt.Errorf("build network slot %d: %w", s.Index, errors.Join(err, m.destroyLinks(s)))
+		return fmt.Errorf("build network slot %d: %w", s.Index, errors.Join(err, m.destroyLinks(s), m.detachFilter(s)))
 	}
 	return nil
 }
@@ -149,6 +152,9 @@ func (m *Manager) buildHost(s Slot) error {
 		if err := sysctl(kv[0], kv[1]); err != nil {
 			return err
 		}
+	}
+	if err := m.attachFilter(s, dev.Attrs().Index); err != nil {
+		return err
 	}
 	if err := m.nl.LinkSetARPOff(dev); err != nil {
 		return fmt.Errorf("switch ARP off on %s: %w", s.Device, err)

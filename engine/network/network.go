@@ -28,7 +28,9 @@ type Config struct {
 	// Resolvers answer the sandboxes' DNS questions. Empty: those of
 	// /etc/resolv.conf, which is read again when it changes.
 	Resolvers []netip.AddrPort
-	Log       *slog.Logger
+	// Filter enforces lists. nil: policies that have some are refused.
+	Filter Filter
+	Log    *slog.Logger
 }
 
 // Manager owns the network of one server's sandboxes. Its methods may be
@@ -43,7 +45,8 @@ type Manager struct {
 	table     *table
 	resolvers *resolvers
 	relay     *relay
-	want      int // ready slots
+	filter    Filter // nil: none
+	want      int    // ready slots
 
 	ready  chan Slot
 	refill chan struct{} // a hint, capacity 1
@@ -89,7 +92,7 @@ func Open(ctx context.Context, c Config) (*Manager, error) {
 	m := &Manager{
 		log: c.Log, want: max(c.Ready, 0), slots: map[int]phase{},
 		ready: make(chan Slot, max(c.Ready, 0)), refill: make(chan struct{}, 1), dead: make(chan struct{}, 1),
-		resolvers: newResolvers(c.Resolvers),
+		resolvers: newResolvers(c.Resolvers), filter: c.Filter,
 	}
 	if err := m.open(ctx, c); err != nil {
 		m.closeFiles()
@@ -159,6 +162,11 @@ func (m *Manager) start(ctx context.Context) error {
 	}
 	m.relay = relay
 	m.table = newTable(m.plan, relay.port, m.log)
+	if m.filter != nil {
+		if m.table.marks, err = m.filter.Start(ctx, m); err != nil {
+			return fmt.Errorf("start the filter: %w", err)
+		}
+	}
 	if err := m.findLeft(); err != nil {
 		return err
 	}
@@ -203,6 +211,9 @@ func (m *Manager) findLeft() error {
 	}
 	for _, i := range names {
 		m.slots[i] = phaseLeft
+	}
+	if err := m.adoptFilter(devices); err != nil {
+		return err
 	}
 	return m.table.adopt(func(i int) bool { return devices[i] })
 }
@@ -307,7 +318,7 @@ func (m *Manager) removeAll(ctx context.Context) error {
 			return errors.Join(append(errs, ctx.Err())...)
 		}
 		s := m.plan.slot(i)
-		errs = append(errs, m.table.close(s), m.destroyLinks(s), forgetFlows(s))
+		errs = append(errs, m.table.close(s), m.destroyLinks(s), m.detachFilter(s), forgetFlows(s))
 	}
 	return errors.Join(errs...)
 }

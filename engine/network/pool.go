@@ -88,9 +88,9 @@ func (m *Manager) free(s Slot) {
 	delete(m.slots, s.Index)
 }
 
-// Apply makes p the slot's policy. Policies with lists are refused and leave
-// the slot blocked, because nothing enforces them yet. Blocking ends live
-// connections.
+// Apply makes p the slot's policy. Without a filter, policies with lists are
+// refused and leave the slot blocked. Connections that p does not allow end,
+// the others go on.
 func (m *Manager) Apply(_ context.Context, s Slot, p engine.NetworkPolicy) error {
 	if err := m.enter(); err != nil {
 		return err
@@ -99,12 +99,10 @@ func (m *Manager) Apply(_ context.Context, s Slot, p engine.NetworkPolicy) error
 	if err := m.inUse(s); err != nil {
 		return err
 	}
-	switch {
-	case len(p.AllowCIDRs) > 0 || len(p.AllowDomains) > 0:
-		err := engine.Errorf(engine.KindUnsupported, "network allow lists are not supported yet").
-			WithHint("use networkBlockAll, or allow all by leaving the lists empty")
+	if err := m.applyFilter(s, p); err != nil {
 		return errors.Join(err, m.block(s))
-	case p.BlockAll:
+	}
+	if p.BlockAll {
 		return m.block(s)
 	}
 	if err := m.table.allow(s); err != nil {
@@ -231,7 +229,7 @@ func (m *Manager) tearDown() {
 			m.log.Error("removing a network slot", "device", s.Device, "err", err)
 			continue
 		}
-		if err := forgetFlows(s); err != nil {
+		if err := errors.Join(m.detachFilter(s), forgetFlows(s)); err != nil {
 			m.log.Warn("connections of a removed sandbox stay known", "device", s.Device, "err", err)
 		}
 		m.free(s)

@@ -14,6 +14,7 @@ import (
 //
 //	prerouting  iif ours, source not routed to that device: drop (spoofed)
 //	forward     iif ours: goto out · oif ours: goto in
+//	out, local  without the filter's mark, where there is a filter: drop
 //	out         device and source in open4, else goto refuse;
 //	            destination in deny4: goto refuse · ct invalid: drop · accept
 //	in          device and destination in open4, ct established or related: accept · drop
@@ -21,6 +22,8 @@ import (
 //	local       device and source in open4, to the gateway's DNS port: accept · goto refuse
 //	output      oif ours: ct established or related: accept · drop
 //	refuse      tcp: reset · else ICMP "administratively prohibited"
+//	redirect    to the gateway's port 53, where the relay has another: there ·
+//	            with the filter's mark for the proxy: there
 //	postrouting source in our prefix, oif not ours: masquerade
 //
 // The open sets are asked before conntrack, so closing a slot ends its live
@@ -33,9 +36,11 @@ func (t *table) addRules(c *nftables.Conn) map[string]int {
 		r.plain[name] = c.AddChain(&nftables.Chain{Name: name, Table: r.table})
 	}
 	t.addSpoofRules(r)
+	t.addMarkRules(r)
 	t.addForwardRules(r)
 	t.addHostRules(r)
 	t.addNAT(r)
+	r.add(r.plain["local"], jumpTo("refuse"))
 	r.add(r.plain["refuse"], l4(unix.IPPROTO_TCP), &expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
 	r.add(r.plain["refuse"], &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED})
 	return r.count
@@ -110,7 +115,6 @@ func (t *table) addHostRules(r ruleset) {
 				l4(p), dport(t.port), accept())
 		}
 	}
-	r.add(r.plain["local"], jumpTo("refuse"))
 	r.add(output, t.ours(expr.MetaKeyOIFNAME), jumpTo("deliver"))
 	r.add(r.plain["deliver"], ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())
 	r.add(r.plain["deliver"], drop())
@@ -123,18 +127,26 @@ func (t *table) addNAT(r ruleset) {
 			r.add(post, nfproto(v6), inPrefix(p, source), t.byDevice(expr.MetaKeyOIFNAME, expr.CmpOpNeq), &expr.Masq{FullyRandom: true})
 		}
 	}
-	if t.port == dnsPort {
+	proxy := t.marks.ProxyPort != 0
+	if t.port == dnsPort && !proxy {
 		return
 	}
 	pre := r.base("redirect", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
+	if proxy {
+		t.addProxyRules(r, pre)
+	}
+	if t.port != dnsPort {
+		t.addRelayRules(r, pre)
+	}
+}
+
+// addRelayRules leads DNS questions to a relay that has another port.
+func (t *table) addRelayRules(r ruleset, pre *nftables.Chain) {
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 		for _, f := range t.plan.slot(firstSlot).families() {
 			r.add(pre, t.ours(expr.MetaKeyIIFNAME), nfproto(f.gateway.Is6()),
 				load(f.gateway.Is6(), destination, 1), &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: f.gateway.AsSlice()},
-				l4(p), dport(dnsPort),
-				&expr.Immediate{Register: 1, Data: f.gateway.AsSlice()},
-				&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(t.port)},
-				&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(proto(f.gateway.Is6())), RegAddrMin: 1, RegProtoMin: 2})
+				l4(p), dport(dnsPort), destination4or6(f.gateway, t.port))
 		}
 	}
 }

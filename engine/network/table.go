@@ -22,6 +22,7 @@ type table struct {
 	plan   plan
 	device string // start of our devices' names
 	port   uint16 // of the DNS relay on the gateway addresses
+	marks  Marks  // that packets of our devices must carry; zero: none
 	log    *slog.Logger
 	author atomic.Uint32 // netlink port of conn
 
@@ -275,6 +276,12 @@ func (t *table) deny(ps []netip.Prefix) error {
 		return nil
 	}
 	return t.installLocked()
+}
+
+func (t *table) denies(a netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.denied, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // adopt takes over the open slots of a table that an earlier run left. Those

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -89,7 +90,10 @@ func createRequest(a Args) (engine.CreateSandbox, error) {
 	if err := notBuilt(a); err != nil {
 		return req, err
 	}
-	req.Network.BlockAll = a.Str("network") == "none"
+	var err error
+	if req.Network, err = networkOf(a); err != nil {
+		return req, err
+	}
 	if a.Has("idle_minutes") || a.Has("ttl_minutes") {
 		l := defaultLifecycle()
 		if a.Has("idle_minutes") {
@@ -101,15 +105,34 @@ func createRequest(a Args) (engine.CreateSandbox, error) {
 	return req, nil
 }
 
+// networkOf reads what the sandbox may talk to. Hosts that are addresses or
+// networks are open on every port, names on 80 and 443.
+func networkOf(a Args) (engine.NetworkPolicy, error) {
+	var p engine.NetworkPolicy
+	hosts, mode := a.List("allow_hosts"), a.Str("network")
+	switch {
+	case mode == "none" && len(hosts) > 0, mode == "full" && len(hosts) > 0:
+		return p, invalid(`Use "network":"allowlist" with it`, `"allow_hosts" and "network":%q exclude each other`, mode)
+	case mode == "allowlist" && len(hosts) == 0:
+		return p, invalid(`Name hosts, as ["example.com","*.example.org","203.0.113.0/24"], or use "network":"none"`, `"network":"allowlist" needs "allow_hosts"`)
+	}
+	p.BlockAll = mode == "none"
+	for _, h := range hosts {
+		if addr, err := netip.ParseAddr(h); err == nil {
+			h = netip.PrefixFrom(addr, addr.BitLen()).String()
+		}
+		if strings.Contains(h, "/") {
+			p.AllowCIDRs = append(p.AllowCIDRs, h)
+		} else {
+			p.AllowDomains = append(p.AllowDomains, h)
+		}
+	}
+	return p, nil
+}
+
 // notBuilt refuses arguments whose feature this server lacks, so that nobody
 // believes in a limit or a disk that is not there.
 func notBuilt(a Args) error {
-	if list, _ := a.m["allow_hosts"].([]any); len(list) > 0 {
-		return unsupported(`Use "network":"none" for no network at all, or "full"`, `"allow_hosts" is not built yet`)
-	}
-	if a.Str("network") == "allowlist" {
-		return unsupported(`Use "network":"none" for no network at all, or "full"`, `"network":"allowlist" is not built yet`)
-	}
 	if list, _ := a.m["volumes"].([]any); len(list) > 0 {
 		return unsupported("Keep files in one sandbox, which survive a stop, or save it with sandbox_snapshot", `"volumes" are not built yet`)
 	}

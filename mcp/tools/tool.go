@@ -188,6 +188,18 @@ func (a Args) Map(name string) map[string]string {
 	return out
 }
 
+// List returns a list of texts.
+func (a Args) List(name string) []string {
+	in, _ := a.m[name].([]any)
+	out := make([]string, 0, len(in))
+	for _, v := range in {
+		if s, ok := v.(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // ref names the sandbox that the argument id names.
 func (a Args) ref() engine.SandboxRef {
 	return engine.SandboxRef{OrganizationID: a.Organization, IDOrName: a.Str("id")}

@@ -376,7 +376,7 @@ func TestBadCalls(t *testing.T) {
 		{"sandbox_create", `{"labels":"a"}`, `"labels"`, "object"},
 		{"sandbox_create", `{"network":"off"}`, `"network"`, "full, none, allowlist"},
 		{"sandbox_create", `{"network":"allowlist"}`, `"network"`, "none"},
-		{"sandbox_create", `{"allow_hosts":["a.example"]}`, `"allow_hosts"`, "none"},
+		{"sandbox_create", `{"allow_hosts":["a.example"],"network":"none"}`, `"allow_hosts"`, "allowlist"},
 		{"sandbox_create", `{"allow_hosts":[1]}`, `"allow_hosts"`, "list of texts"},
 		{"sandbox_create", `{"volumes":["v:/m"]}`, `"volumes"`, "sandbox_snapshot"},
 		{"sandbox_create", `{"gpu":1}`, `"gpu"`, "without"},

@@ -120,6 +120,8 @@ func (a *app) commands() []*cobra.Command {
 		newKeyCommand(a),
 		newOrgCommand(a),
 		newUserCommand(a),
+		newPolicyCommand(a),
+		newNetworkCommand(a),
 		newDoctorCommand(a),
 		newVersionCommand(a),
 	}

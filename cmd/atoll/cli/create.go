@@ -16,7 +16,8 @@ type createOptions struct {
 	name, snapshot, image, user, class, target string
 	env, labels, secrets                       []string
 	limits                                     limits
-	public, blockNetwork, cold, timing         bool
+	network                                    networkOptions
+	public, cold, timing                       bool
 	ephemeral                                  bool
 	autoStop, autoArchive, autoDelete, ttl     time.Duration
 }
@@ -74,7 +75,7 @@ func newCreateCommand(a *app) *cobra.Command {
 	o.limits.flags(cmd)
 	f.IntVar(&o.limits.gpu, "gpu", 0, "GPUs")
 	f.BoolVar(&o.public, "public", false, "previews need no key")
-	f.BoolVar(&o.blockNetwork, "network-block-all", false, "no network")
+	o.network.flags(cmd)
 	f.DurationVar(&o.autoStop, "auto-stop", 15*time.Minute, "stop after this long without activity; 0 is never")
 	f.DurationVar(&o.autoArchive, "auto-archive", 7*24*time.Hour, "archive after this long stopped")
 	f.DurationVar(&o.autoDelete, "auto-delete", -time.Minute, "delete after this long stopped; negative is never")
@@ -130,7 +131,7 @@ func (o createOptions) request(cmd *cobra.Command) (engine.CreateSandbox, error)
 	req := engine.CreateSandbox{
 		Name: o.name, Snapshot: o.snapshot, Image: o.image, User: o.user, Env: env, Secrets: secrets, Labels: labels, Public: o.public,
 		Target: o.target, Class: engine.Class(o.class), Resources: o.limits.resources(), Cold: o.cold,
-		Network: engine.NetworkPolicy{BlockAll: o.blockNetwork},
+		Network: o.network.policy(),
 	}
 	for _, flag := range []string{"auto-stop", "auto-archive", "auto-delete", "ttl", "ephemeral"} {
 		if cmd.Flags().Changed(flag) {

@@ -1,0 +1,194 @@
+// Package egress makes network policies hold: it compiles them for the kernel's
+// programs (ebpf/egress), judges the names that sandboxes ask for, and proxies
+// what a policy about names is about, so that the name in the request decides
+// and not the address it happens to go to.
+//
+// Everything fails closed. A slot without a policy gets nothing; names that
+// cannot be judged do not resolve; when the server is down the kernel goes on
+// with the last policy, and what needs the server is refused.
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"github.com/cilium/ebpf"
+
+	kernel "github.com/atoll-sh/atoll/ebpf/egress"
+	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/network"
+	"github.com/atoll-sh/atoll/policies"
+)
+
+// Filter implements network.Filter.
+type Filter struct {
+	log    *slog.Logger
+	kernel *kernel.Filter
+	proxy  *proxy
+
+	mu      sync.Mutex
+	host    network.Host
+	slots   map[int]*slot
+	next    uint32         // number of the next sandbox
+	adopted map[int]uint32 // devices that an earlier run gave a policy, with the number of their sandbox
+}
+
+// slot is one sandbox's network.
+type slot struct {
+	device kernel.Device
+	number uint32           // of the sandbox, to the kernel
+	policy *policies.Policy // nil until the first Apply
+	byName bool             // the policy allows names
+	fresh  bool             // nothing was resolved for it by an earlier run
+	names  map[netip.Addr]string
+	budget nameBudget
+}
+
+// Open loads the programs and adopts what an earlier run left below dir, which
+// is in a BPF file system. It fails with KindUnsupported where the kernel
+// cannot do it.
+func Open(dir string, log *slog.Logger) (*Filter, error) {
+	k, err := kernel.Open(dir)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return nil, engine.Errorf(engine.KindUnsupported, "this kernel cannot run the egress programs").
+			WithHint("Linux 5.12 or later with BPF is needed").Wrap(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f := &Filter{log: log, kernel: k, slots: map[int]*slot{}, adopted: k.Devices(), next: 1}
+	for _, n := range f.adopted {
+		f.next = max(f.next, n+1)
+	}
+	f.proxy = newProxy(f)
+	return f, nil
+}
+
+// Start implements network.Filter.
+func (f *Filter) Start(ctx context.Context, host network.Host) (network.Marks, error) {
+	f.mu.Lock()
+	f.host = host
+	f.mu.Unlock()
+	blocked := map[netip.Prefix]uint32{}
+	for i, b := range policies.Blocked() {
+		if !b.Prefix.Addr().Is4In6() { // to the kernel, these are the IPv4 addresses
+			blocked[b.Prefix] = uint32(i + 1)
+		}
+	}
+	for _, a := range host.Gateways() {
+		blocked[netip.PrefixFrom(a, a.BitLen())] = 1
+	}
+	if err := f.kernel.SetBlocked(blocked); err != nil {
+		return network.Marks{}, err
+	}
+	port, err := f.proxy.listen(ctx, host.Gateways())
+	if err != nil {
+		return network.Marks{}, fmt.Errorf("listen for the proxy: %w", err)
+	}
+	return network.Marks{Mark: kernel.Mark, Mask: kernel.MarkMask, Proxy: kernel.MarkProxy, ProxyPort: port}, nil
+}
+
+// Close ends the proxy and gives the programs' descriptors back. The programs
+// go on.
+func (f *Filter) Close() error {
+	f.proxy.close()
+	return f.kernel.Close()
+}
+
+// Attach implements network.Filter.
+func (f *Filter) Attach(s network.Slot, device int) error {
+	d := kernel.Device{
+		Name: s.Device, Index: device, Slot: s.Index, MAC: network.InsideMAC(), DNSPort: dnsPort,
+		Addr4: s.Addr4, Gateway4: s.Gateway4, Addr6: s.Addr6, Gateway6: s.Gateway6,
+	}
+	if err := f.kernel.Attach(d); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	number, known := f.adopted[device]
+	delete(f.adopted, device)
+	if !known {
+		number = f.next
+		f.next++
+	}
+	f.slots[s.Index] = &slot{device: d, number: number, fresh: !known, names: map[netip.Addr]string{}}
+	return nil
+}
+
+const dnsPort = 53
+
+// Apply implements network.Filter.
+func (f *Filter) Apply(s network.Slot, p engine.NetworkPolicy) error {
+	policy, err := FromNetwork(p)
+	if err != nil {
+		return err
+	}
+	program := compile(policy)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := f.slots[s.Index]
+	if st == nil || st.device.Name != s.Device {
+		return engine.Errorf(engine.KindInternal, "network slot %d has no filter", s.Index)
+	}
+	if err := f.forgetNamesLocked(st, policy); err != nil {
+		return err
+	}
+	if err := f.kernel.Apply(st.device, st.number, program); err != nil {
+		return engine.Errorf(engine.KindInvalid, "the network policy cannot be enforced: %v", err).
+			WithHint("use fewer or wider ranges")
+	}
+	st.policy, st.byName, st.fresh = policy, program.Proxy, true
+	f.proxy.recheck(s.Index, policy)
+	return nil
+}
+
+// forgetNamesLocked closes the addresses of names that the new policy does not
+// allow. What an earlier run resolved is not known by name: the first policy
+// after a restart is the one it was resolved under, so it stays.
+func (f *Filter) forgetNamesLocked(st *slot, p *policies.Policy) error {
+	if !st.fresh {
+		return nil
+	}
+	if st.policy == nil {
+		return f.kernel.ForgetNames(st.number)
+	}
+	for a, name := range st.names {
+		if policies.Decide(p, policies.LookupRequest{Name: name}).Allow {
+			continue
+		}
+		if err := f.kernel.Forget(st.number, a); err != nil {
+			return err
+		}
+		delete(st.names, a)
+	}
+	return nil
+}
+
+// Detach implements network.Filter.
+func (f *Filter) Detach(s network.Slot) error {
+	f.mu.Lock()
+	st := f.slots[s.Index]
+	delete(f.slots, s.Index)
+	f.mu.Unlock()
+	f.proxy.drop(s.Index)
+	if st == nil {
+		return nil
+	}
+	return f.kernel.Detach(st.device)
+}
+
+// Stats returns what a slot's sandbox sent, got and was refused.
+func (f *Filter) Stats(s network.Slot) (kernel.Stats, error) {
+	f.mu.Lock()
+	st := f.slots[s.Index]
+	f.mu.Unlock()
+	if st == nil {
+		return kernel.Stats{}, nil
+	}
+	return f.kernel.Stats(st.number)
+}

@@ -1,0 +1,166 @@
+package egress
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	kernel "github.com/atoll-sh/atoll/ebpf/egress"
+	"github.com/atoll-sh/atoll/policies"
+)
+
+// Bounds of what names may be asked. Under a wildcard, whoever owns the domain
+// could be told secrets in the names, so there is little room for that.
+const (
+	maxWildName   = 128 // bytes of a name that a wildcard matches
+	wildBudget    = 200 // different names that wildcards match, in each window
+	budgetWindow  = 10 * time.Minute
+	maxAddresses  = 16 // of one answer
+	minLearnTTL   = 5 * time.Minute
+	maxLearnTTL   = 24 * time.Hour
+	learnGrace    = 30 * time.Second
+	ednsSize      = 1232
+	edeFiltered   = 17 // extended DNS errors, RFC 8914
+	edeProhibited = 18
+)
+
+// nameBudget bounds the different names that wildcards match.
+type nameBudget struct {
+	since time.Time
+	seen  map[string]bool
+}
+
+func (b *nameBudget) take(name string, now time.Time) bool {
+	if b.seen == nil || now.Sub(b.since) > budgetWindow {
+		b.since, b.seen = now, map[string]bool{}
+	}
+	if !b.seen[name] && len(b.seen) >= wildBudget {
+		return false
+	}
+	b.seen[name] = true
+	return true
+}
+
+// Question implements network.Filter.
+func (f *Filter) Question(index int, q []byte) (ask, answer []byte) {
+	f.mu.Lock()
+	st := f.slots[index]
+	if st == nil || st.policy == nil {
+		f.mu.Unlock()
+		return nil, reply(q, dnsmessage.RCodeRefused, edeProhibited)
+	}
+	policy, byName := st.policy, st.byName
+	f.mu.Unlock()
+	if !byName && policy.Egress.Default == policies.Allow {
+		return q, nil
+	}
+	header, question, err := parseQuestion(q)
+	if err != nil || question.Class != dnsmessage.ClassINET {
+		return nil, reply(q, dnsmessage.RCodeFormatError, 0)
+	}
+	name, err := policies.CanonicalName(question.Name.String())
+	if err != nil || !policies.Decide(policy, policies.LookupRequest{Name: name}).Allow || !f.within(index, name) {
+		f.log.Debug("name refused", "slot", index, "name", question.Name.String())
+		return nil, reply(q, dnsmessage.RCodeNameError, edeProhibited)
+	}
+	if question.Type != dnsmessage.TypeA && question.Type != dnsmessage.TypeAAAA {
+		return nil, reply(q, dnsmessage.RCodeSuccess, 0) // nothing that a tunnel, or an encrypted hello, could use
+	}
+	return buildQuestion(header.ID, name, question.Type), nil
+}
+
+// within tells whether a name that only wildcards match fits the budget.
+func (f *Filter) within(index int, name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := f.slots[index]
+	if st == nil || st.policy == nil {
+		return false
+	}
+	for _, r := range st.policy.Egress.Rules {
+		if r.Verdict == policies.Allow && slices.Contains(r.Hosts, policies.Host(name)) {
+			return true
+		}
+	}
+	if st.policy.Egress.Default == policies.Allow {
+		return true
+	}
+	return len(name) <= maxWildName && st.budget.take(name, time.Now())
+}
+
+// Answer implements network.Filter.
+func (f *Filter) Answer(_ context.Context, index int, q, a []byte) []byte {
+	f.mu.Lock()
+	st := f.slots[index]
+	if st == nil || st.policy == nil {
+		f.mu.Unlock()
+		return reply(q, dnsmessage.RCodeRefused, edeProhibited)
+	}
+	policy, byName := st.policy, st.byName
+	f.mu.Unlock()
+	if !byName && policy.Egress.Default == policies.Allow {
+		return a
+	}
+	_, question, err := parseQuestion(q)
+	if err != nil {
+		return reply(q, dnsmessage.RCodeFormatError, 0)
+	}
+	found, err := addresses(question, a)
+	if err != nil {
+		return reply(q, dnsmessage.RCodeServerFailure, 0)
+	}
+	if found.code != dnsmessage.RCodeSuccess || found.truncated {
+		return found.bare(q)
+	}
+	name, _ := policies.CanonicalName(question.Name.String())
+	kept := slices.DeleteFunc(found.records, func(r record) bool { return f.refuses(policy, r.addr) })
+	if len(kept) == 0 && len(found.records) > 0 {
+		f.log.Warn("a name resolves to addresses that no sandbox may reach", "slot", index, "name", name)
+		return reply(q, dnsmessage.RCodeNameError, edeFiltered)
+	}
+	if err := f.learn(index, name, kept); err != nil {
+		f.log.Error("opening the addresses of a name", "slot", index, "name", name, "err", err)
+		return reply(q, dnsmessage.RCodeServerFailure, 0)
+	}
+	return buildAnswer(q, question, kept)
+}
+
+// refuses tells whether an address that a name resolved to is out of bounds:
+// for every sandbox, or by a rule about its network.
+func (f *Filter) refuses(p *policies.Policy, a netip.Addr) bool {
+	if _, blocked := policies.BlockedAddress(a); blocked || f.host.Denied(a) {
+		return true
+	}
+	for _, r := range p.Egress.Rules {
+		if r.Verdict != policies.Allow && len(r.Ports) == 0 && slices.ContainsFunc(r.Networks, func(n netip.Prefix) bool { return n.Contains(a) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// learn opens the addresses of a name before the sandbox is told of them. The
+// policy is the one that stands when they are opened.
+func (f *Filter) learn(index int, name string, records []record) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st := f.slots[index]
+	if st == nil || st.policy == nil || !policies.Decide(st.policy, policies.LookupRequest{Name: name}).Allow {
+		return nil // it changed meanwhile; the addresses stay closed
+	}
+	open, rule := portsOf(st.policy, name)
+	if len(open) == 0 {
+		return nil
+	}
+	for _, r := range records {
+		ttl := min(max(time.Duration(r.ttl)*time.Second, minLearnTTL), maxLearnTTL) + learnGrace
+		if err := f.kernel.Learn(st.number, r.addr, kernel.Name{Rule: rule, Ranges: ranges(open), TTL: ttl}); err != nil {
+			return err
+		}
+		st.names[r.addr] = name
+	}
+	return nil
+}

@@ -1,0 +1,302 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/atoll-sh/atoll/policies"
+)
+
+// Bounds of the proxy.
+const (
+	helloTimeout  = 10 * time.Second
+	dialTimeout   = 10 * time.Second
+	idleTimeout   = 15 * time.Minute
+	maxConns      = 4096
+	maxConnsSlot  = 256
+	maxHelloBytes = 64 << 10
+)
+
+// proxy ends the web connections of sandboxes whose policy is about names. It
+// reads the name from the TLS hello or from each HTTP request, asks the policy,
+// resolves the name itself and connects to what it resolved to; the address
+// that the sandbox had chosen does not matter.
+type proxy struct {
+	filter *Filter
+	log    *slog.Logger
+	http   *http.Server
+	web    *handoff // connections for http
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex
+	listeners []net.Listener
+	conns     map[*conn]bool
+	perSlot   map[int]int
+	closed    bool
+}
+
+// conn is one connection of a sandbox.
+type conn struct {
+	net.Conn
+	slot int
+	port uint16 // that the sandbox connected to: 80 or 443
+
+	mu   sync.Mutex
+	name string // that the policy allowed; empty before, and for HTTP
+}
+
+func newProxy(f *Filter) *proxy {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &proxy{filter: f, log: f.log, conns: map[*conn]bool{}, perSlot: map[int]int{}, ctx: ctx, cancel: cancel, web: newHandoff()}
+	p.http = &http.Server{
+		Handler:           p.forwarder(),
+		ReadHeaderTimeout: helloTimeout,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withConn(ctx, c) },
+	}
+	p.wg.Go(func() { _ = p.http.Serve(p.web) })
+	return p
+}
+
+// listen binds one port on all gateway addresses.
+func (p *proxy) listen(ctx context.Context, gateways []netip.Addr) (uint16, error) {
+	var lc net.ListenConfig
+	var port uint16
+	for _, a := range gateways {
+		l, err := lc.Listen(ctx, "tcp", netip.AddrPortFrom(a, port).String())
+		if err != nil {
+			return 0, err
+		}
+		port = l.Addr().(*net.TCPAddr).AddrPort().Port()
+		p.mu.Lock()
+		p.listeners = append(p.listeners, l)
+		p.mu.Unlock()
+		p.wg.Go(func() { p.accept(l) })
+	}
+	return port, nil
+}
+
+// close ends everything and waits.
+func (p *proxy) close() {
+	p.mu.Lock()
+	p.closed = true
+	for _, l := range p.listeners {
+		l.Close()
+	}
+	for c := range p.conns {
+		c.Close()
+	}
+	p.mu.Unlock()
+	p.cancel()
+	p.http.Close()
+	p.web.Close()
+	p.wg.Wait()
+}
+
+func (p *proxy) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors, most likely
+			select {
+			case <-p.ctx.Done():
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+			continue
+		}
+		if k := p.admit(c); k != nil {
+			p.wg.Go(func() { p.serve(k) })
+		}
+	}
+}
+
+// admit finds whose connection it is and whether it may have one more.
+func (p *proxy) admit(c net.Conn) *conn {
+	from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+	to, err := originalDestination(c.(*net.TCPConn))
+	slot, ok := p.filter.host.SlotOf(from)
+	if err != nil || !ok {
+		reset(c)
+		return nil
+	}
+	k := &conn{Conn: c, slot: slot, port: to.Port()}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.conns) >= maxConns || p.perSlot[slot] >= maxConnsSlot {
+		reset(c)
+		return nil
+	}
+	p.conns[k] = true
+	p.perSlot[slot]++
+	return k
+}
+
+// forget closes a connection and gives its place to others.
+func (p *proxy) forget(c *conn) {
+	c.Conn.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conns[c] {
+		delete(p.conns, c)
+		if p.perSlot[c.slot]--; p.perSlot[c.slot] == 0 {
+			delete(p.perSlot, c.slot)
+		}
+	}
+}
+
+// reset ends a connection so that the client fails at once.
+func reset(c net.Conn) {
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	c.Close()
+}
+
+// recheck ends the connections of a slot whose names a new policy does not
+// allow. HTTP connections are judged request by request; idle ones may stay.
+func (p *proxy) recheck(slot int, policy *policies.Policy) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if c.slot != slot {
+			continue
+		}
+		c.mu.Lock()
+		name := c.name
+		c.mu.Unlock()
+		if name == "" || !allows(policy, name, c.port) {
+			c.Conn.Close()
+		}
+	}
+}
+
+// drop ends all connections of a slot.
+func (p *proxy) drop(slot int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if c.slot == slot {
+			c.Conn.Close()
+		}
+	}
+}
+
+func allows(p *policies.Policy, name string, port uint16) bool {
+	return policies.Decide(p, policies.ConnectRequest{Host: name, Protocol: policies.TCP, Port: port}).Allow
+}
+
+// policyOf returns the policy of a slot, nil when it has none.
+func (f *Filter) policyOf(slot int) *policies.Policy {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if st := f.slots[slot]; st != nil {
+		return st.policy
+	}
+	return nil
+}
+
+// permit judges a name for a connection and notes it, in one step with
+// recheck's view of it.
+func (p *proxy) permit(c *conn, name string) error {
+	canonical, err := policies.CanonicalName(name)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.name = canonical
+	c.mu.Unlock()
+	// After the name is noted: a policy that comes now sees it in recheck.
+	policy := p.filter.policyOf(c.slot)
+	if policy == nil {
+		return errors.New("the sandbox has no policy")
+	}
+	d := policies.Decide(policy, policies.ConnectRequest{Host: canonical, Protocol: policies.TCP, Port: c.port})
+	if !d.Allow {
+		return &refusal{host: canonical, port: c.port, decision: d}
+	}
+	return nil
+}
+
+// refusal is a denial by policy.
+type refusal struct {
+	host     string
+	port     uint16
+	decision policies.Decision
+}
+
+// Error says it for people and models.
+func (r *refusal) Error() string {
+	return r.host + " port " + strconv.Itoa(int(r.port)) + " is not allowed by this sandbox's network policy (" + r.decision.Rule + ": " + r.decision.Reason + ")"
+}
+
+// dial connects to a name at an address that it resolves to and that sandboxes
+// may reach.
+func (p *proxy) dial(ctx context.Context, slot int, name string, port uint16) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	policy := p.filter.policyOf(slot)
+	if policy == nil {
+		return nil, errors.New("the sandbox has no policy")
+	}
+	addrs, err := p.filter.resolve(ctx, policy, name)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for i, a := range addrs {
+		left := time.Until(deadline(ctx)) / time.Duration(len(addrs)-i)
+		d := net.Dialer{Timeout: left}
+		c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+func deadline(ctx context.Context) time.Time {
+	d, _ := ctx.Deadline()
+	return d
+}
+
+// splice copies both ways until both sides have ended or the connection idles.
+func splice(a, b net.Conn) {
+	var wg sync.WaitGroup
+	for _, pair := range [][2]net.Conn{{a, b}, {b, a}} {
+		wg.Go(func() {
+			_, _ = io.Copy(pair[0], &idle{Conn: pair[1], limit: idleTimeout})
+			if w, ok := pair[0].(interface{ CloseWrite() error }); ok {
+				_ = w.CloseWrite()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// idle ends a read that waits too long.
+type idle struct {
+	net.Conn
+	limit time.Duration
+}
+
+func (i *idle) Read(b []byte) (int, error) {
+	_ = i.SetReadDeadline(time.Now().Add(i.limit))
+	return i.Conn.Read(b)
+}

@@ -1,0 +1,94 @@
+package egress
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+
+	"github.com/atoll-sh/atoll/policies"
+)
+
+// resolve returns the addresses of a name that sandboxes of the policy may
+// reach, IPv4 first.
+func (f *Filter) resolve(ctx context.Context, p *policies.Policy, name string) ([]netip.Addr, error) {
+	canonical, err := policies.CanonicalName(name)
+	if err != nil {
+		return nil, err
+	}
+	types := []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA}
+	results := make([]found, len(types))
+	errs := make([]error, len(types))
+	var wg sync.WaitGroup
+	for i, t := range types {
+		wg.Go(func() {
+			q := buildQuestion(0, canonical, t)
+			_, question, err := parseQuestion(q)
+			if err == nil {
+				results[i], err = addresses(question, f.host.Resolve(ctx, q))
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	var out []netip.Addr
+	refused := false
+	for _, r := range results {
+		for _, rec := range r.records {
+			if f.refuses(p, rec.addr) {
+				refused = true
+			} else if !slices.Contains(out, rec.addr) {
+				out = append(out, rec.addr)
+			}
+		}
+	}
+	switch {
+	case len(out) > 0:
+		return out, nil
+	case refused:
+		return nil, fmt.Errorf("%s resolves to addresses that no sandbox may reach", canonical)
+	}
+	return nil, fmt.Errorf("%s does not resolve", canonical)
+}
+
+// originalDestination tells where the sandbox connected to, before the guard
+// led it here.
+func originalDestination(c *net.TCPConn) (netip.AddrPort, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	v6 := c.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().Is6()
+	var out netip.AddrPort
+	err2 := raw.Control(func(fd uintptr) { out, err = originalOf(int(fd), v6) })
+	if err2 != nil {
+		err = err2
+	}
+	return out, err
+}
+
+const soOriginalDst = 80 // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST
+
+func originalOf(fd int, v6 bool) (netip.AddrPort, error) {
+	level, size := uintptr(unix.SOL_IP), uint32(unix.SizeofSockaddrInet4)
+	if v6 {
+		level, size = unix.SOL_IPV6, unix.SizeofSockaddrInet6
+	}
+	var raw [unix.SizeofSockaddrInet6]byte
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), level, soOriginalDst,
+		uintptr(unsafe.Pointer(&raw[0])), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return netip.AddrPort{}, errno
+	}
+	port := uint16(raw[2])<<8 | uint16(raw[3])
+	if v6 {
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(raw[8:24])), port), nil
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(raw[4:8])), port), nil
+}

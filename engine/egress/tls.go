@@ -1,0 +1,111 @@
+package egress
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"time"
+)
+
+// serve judges a connection by its first bytes: TLS on 443, HTTP on 80. Other
+// protocols have no name that could be judged.
+func (p *proxy) serve(c *conn) {
+	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
+	switch c.port {
+	case 443:
+		defer p.forget(c)
+		p.serveTLS(c)
+	case 80:
+		_ = c.SetReadDeadline(time.Time{})
+		p.web.give(&webConn{conn: c, closed: func() { p.forget(c) }})
+	default:
+		reset(c.Conn)
+		p.forget(c)
+	}
+}
+
+func (p *proxy) serveTLS(c *conn) {
+	name, hello, err := readHello(p.ctx, c.Conn)
+	if err == nil {
+		err = p.permit(c, name)
+	}
+	if err != nil {
+		p.log.Debug("TLS connection refused", "slot", c.slot, "err", err)
+		alert(c.Conn)
+		return
+	}
+	up, err := p.dial(p.ctx, c.slot, name, c.port)
+	if err != nil {
+		p.log.Debug("TLS connection failed", "slot", c.slot, "name", name, "err", err)
+		reset(c.Conn)
+		return
+	}
+	defer up.Close()
+	_ = c.SetReadDeadline(time.Time{})
+	if _, err := up.Write(hello); err != nil {
+		return
+	}
+	// Ends with the proxy, too: close closes the sandbox's side.
+	stop := context.AfterFunc(p.ctx, func() { up.Close() })
+	defer stop()
+	splice(up, c.Conn)
+}
+
+// The encrypted hello hides the name that matters behind another one.
+const extensionECH = 0xfe0d
+
+var errRead = errors.New("the hello was read")
+
+// readHello reads a TLS client's hello, in whatever pieces it comes, and
+// returns the name it asks for and the bytes that were read. Nothing is
+// written.
+func readHello(ctx context.Context, c net.Conn) (name string, hello []byte, err error) {
+	rec := &recorder{Conn: c}
+	var info *tls.ClientHelloInfo
+	err = tls.Server(rec, &tls.Config{
+		GetConfigForClient: func(i *tls.ClientHelloInfo) (*tls.Config, error) {
+			info = i
+			return nil, errRead
+		},
+	}).HandshakeContext(ctx)
+	switch {
+	case info == nil && err != nil:
+		return "", nil, err
+	case info == nil || info.ServerName == "":
+		return "", nil, errors.New("the hello names no host")
+	case slices.Contains(info.Extensions, extensionECH):
+		return "", nil, errors.New("the hello is encrypted, so the host that it is for is hidden")
+	}
+	return info.ServerName, rec.read.Bytes(), nil
+}
+
+// recorder keeps what is read and writes nothing.
+type recorder struct {
+	net.Conn
+	read bytes.Buffer
+}
+
+func (r *recorder) Read(b []byte) (int, error) {
+	if r.read.Len() > maxHelloBytes {
+		return 0, io.ErrUnexpectedEOF
+	}
+	n, err := r.Conn.Read(b)
+	r.read.Write(b[:n])
+	return n, err
+}
+
+func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
+func (r *recorder) Close() error                { return nil }
+
+// alert tells a TLS client that its name is not served here.
+func alert(c net.Conn) {
+	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = c.Write([]byte{21, 3, 3, 0, 2, 2, 112}) // fatal, unrecognized_name
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.CloseWrite()
+	}
+}
