@@ -14,9 +14,9 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/secret"
 	"github.com/atoll-sh/atoll/engine/store"
-	"github.com/atoll-sh/atoll/policies"
 	toolboxclient "github.com/atoll-sh/atoll/engine/toolbox/client"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // SecretStore keeps secrets.
