@@ -745,8 +745,17 @@ func TestLostProgramsCloseTheNetwork(t *testing.T) {
 	for _, l := range links {
 		must(t, os.Remove(l))
 	}
-	if who, err := greets(s, good4+":22", patience); err == nil {
-		t.Errorf("without programs: %q", who)
+	// The kernel takes them off a moment later; until then they go on to judge.
+	closed := 0
+	for end := time.Now().Add(wait); closed < 3 && time.Now().Before(end); {
+		if _, err := greets(s, good4+":22", patience); err != nil {
+			closed++
+		} else if closed > 0 {
+			t.Fatal("the network opened again without programs")
+		}
+	}
+	if closed < 3 {
+		t.Error("the network is open without programs")
 	}
 }
 

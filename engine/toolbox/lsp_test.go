@@ -248,7 +248,7 @@ func TestBadServerRequests(t *testing.T) {
 	}
 	for uri, want := range map[string]string{
 		"": "holds no path", "file://": "holds no path", "https://x/a.py": "is not a file",
-		"proj/none.py": "no such file", "proj": "it is a directory", "proj/big.py": "larger than 4 MiB",
+		"proj/none.py": "not found", "proj": "it is a directory", "proj/big.py": "larger than 4 MiB",
 	} {
 		if err := b.OpenLspDocument(ctx, wire.LspDocument{LspServer: python, URI: uri}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q in it", uri, err, want)

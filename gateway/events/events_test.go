@@ -150,7 +150,7 @@ func TestEventsAsFrames(t *testing.T) {
 	const sandboxJSON = `{"id":"s1","organizationId":"org","name":"one","target":"local","sandboxClass":"container","state":"stopping",` +
 		`"desiredState":"stopped","user":"daytona","public":false,"networkBlockAll":false,"cpu":1,"gpu":0,"memory":1,"disk":3,"labels":{},` +
 		`"autoStopInterval":0,"autoPauseInterval":0,"autoArchiveInterval":0,"autoDeleteInterval":0,"createdAt":"2026-01-02T03:04:05.000000Z",` +
-		`"toolboxProxyUrl":"http://gate/toolbox","class":"container","env":{}}`
+		`"toolboxProxyUrl":"http://gate/toolbox","class":"container","env":{},"kvm":false}`
 	snapshot := &engine.Snapshot{ID: "n1", OrganizationID: "org", Name: "snap", State: engine.SnapshotActive, Image: "debian:12", CreatedAt: at, UpdatedAt: at}
 	const snapshotJSON = `{"id":"n1","organizationId":"org","general":false,"name":"snap","imageName":"debian:12","state":"active","size":null,` +
 		`"entrypoint":null,"cpu":0,"gpu":0,"mem":0,"disk":0,"errorReason":null,"createdAt":"2026-01-02T03:04:05.000000Z",` +
