@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -43,7 +44,7 @@ func (m *Manager) enableForwarding() error {
 // keepRouterAdvertisements lets devices that configure themselves by router
 // advertisements go on doing so when the host becomes a router.
 func (m *Manager) keepRouterAdvertisements() error {
-	links, err := m.nl.LinkList()
+	links, err := whole(m.nl.LinkList)
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}
@@ -68,7 +69,7 @@ func (m *Manager) hostNetworks() ([]netip.Prefix, error) {
 		return nil, err
 	}
 	var out []netip.Prefix
-	addrs, err := m.nl.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return m.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -105,7 +106,7 @@ func (m *Manager) ownPrefix(p netip.Prefix) bool {
 }
 
 func (m *Manager) ownDevices() (map[int]bool, error) {
-	links, err := m.nl.LinkList()
+	links, err := whole(m.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
@@ -120,7 +121,9 @@ func (m *Manager) ownDevices() (map[int]bool, error) {
 
 // routes lists one table, or all for RT_TABLE_UNSPEC.
 func (m *Manager) routes(table int) ([]netlink.Route, error) {
-	r, err := m.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	r, err := whole(func() ([]netlink.Route, error) {
+		return m.nl.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -160,4 +163,15 @@ func toPrefix(n *net.IPNet) (netip.Prefix, bool) {
 		return netip.Prefix{}, false
 	}
 	return netip.PrefixFrom(a, ones).Masked(), true
+}
+
+// whole asks for a list until it is consistent: the kernel says so when what it
+// lists changed meanwhile, as it does on a host that starts sandboxes.
+func whole[T any](list func() (T, error)) (out T, err error) {
+	for range 20 {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return out, err
 }

@@ -271,7 +271,7 @@ func (m *Manager) removeGatewayAddrs() error {
 
 // listDevices returns the slots of this server that have a device.
 func (m *Manager) listDevices() (map[int]bool, error) {
-	links, err := m.nl.LinkList()
+	links, err := whole(m.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
@@ -287,7 +287,7 @@ func (m *Manager) listDevices() (map[int]bool, error) {
 // uplinkMTU is the smallest MTU of the devices that default routes use.
 func (m *Manager) uplinkMTU() int {
 	mtu := 1500
-	routes, err := m.nl.RouteList(nil, netlink.FAMILY_ALL)
+	routes, err := whole(func() ([]netlink.Route, error) { return m.nl.RouteList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return mtu
 	}

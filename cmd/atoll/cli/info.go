@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,7 +93,7 @@ func networkText(p engine.NetworkPolicy) string {
 	case p.BlockAll:
 		return "blocked"
 	case len(p.AllowCIDRs)+len(p.AllowDomains) > 0:
-		return fmt.Sprintf("only %v %v", p.AllowCIDRs, p.AllowDomains)
+		return "only " + strings.Join(slices.Concat(p.AllowDomains, p.AllowCIDRs), ", ")
 	}
 	return "internet"
 }
