@@ -33,7 +33,7 @@ func (r *Runner) Launch(ctx context.Context, l engine.Launch) (engine.Launched, 
 	}
 	sw := newStopwatch()
 	if !l.Cold {
-		if in := r.pool.take(keyOf(l)); in != nil {
+		if in := r.pool.take(l); in != nil {
 			sw.mark("pool")
 			if err := r.claim(ctx, in, l, sw); err == nil {
 				return engine.Launched{Instance: in.snapshot(), Warm: true, Timing: sw.stages}, nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/driver"
+	"github.com/atoll-sh/atoll/engine/image"
 )
 
 // poolKey is what cannot be changed after an instance was made. Everything
@@ -60,19 +61,30 @@ func newPool(r *Runner, targets []engine.PoolTarget) *pool {
 	return p
 }
 
-// take returns a ready member, or nil at once.
-func (p *pool) take(k poolKey) *instance {
+// take returns a ready member for l, or nil at once. Members of an image that
+// its tag has moved away from are no good any more; they are undone.
+func (p *pool) take(l engine.Launch) *instance {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last = time.Now()
-	list := p.ready[k]
-	if len(list) == 0 {
-		return nil
+	k := keyOf(l)
+	for len(p.ready[k]) > 0 {
+		in := p.ready[k][0]
+		p.ready[k] = p.ready[k][1:]
+		p.wakeLocked()
+		if !stale(in, l) {
+			return in
+		}
+		p.r.tasks.Go(func() { p.r.undo(context.Background(), in) })
 	}
-	in := list[0]
-	p.ready[k] = list[1:]
-	p.wakeLocked()
-	return in
+	return nil
+}
+
+// stale tells whether a member was made of other layers than l means.
+func stale(in *instance, l engine.Launch) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return l.ImageDigest != "" && in.rec.Image != "" && in.rec.Image != image.Pin(engine.Image{Ref: l.Image, Digest: l.ImageDigest})
 }
 
 // missed notes that a launch found no member of this kind.

@@ -3,6 +3,7 @@ package runner
 import (
 	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,6 +143,22 @@ func TestColdAndOtherKindsMissThePool(t *testing.T) {
 		if got, err := r.Launch(t.Context(), l); err != nil || got.Warm {
 			t.Errorf("%s: warm %v, err %v; want a cold launch", l.Sandbox, got.Warm, err)
 		}
+	}
+}
+
+// TestMovedTagMakesMembersStale: a member of the layers that a tag had before
+// is not handed out for those that it has now.
+func TestMovedTagMakesMembersStale(t *testing.T) {
+	h := newHost(t)
+	r := h.runner(t, func(c *Config) {
+		c.Pool = []engine.PoolTarget{{PoolKind: engine.PoolKind{Image: "atoll:default", DiskMiB: 1024}, Size: 1}}
+	})
+	defer r.Close()
+	waitReady(t, r, 1)
+	l := launch("s1")
+	l.ImageDigest = "sha256:" + strings.Repeat("e", 64)
+	if in := r.pool.take(l); in != nil {
+		t.Errorf("a member of %s was handed out for another digest", in.rec.Image)
 	}
 }
 
