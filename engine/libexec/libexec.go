@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/atoll-sh/atoll/engine"
 )
 
@@ -69,6 +71,7 @@ func extract(programs fs.FS, dir string) (Paths, error) {
 		if err != nil {
 			return Paths{}, err
 		}
+		splitPages(path)
 		if name == toolbox {
 			p.Toolbox = path
 		} else {
@@ -109,6 +112,27 @@ func write(path string, data []byte) error {
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// splitPages has the page cache hold a program in single pages. A file that was
+// written in one go lies there in pieces of up to two megabytes, and a process
+// that touches a byte gets the whole piece mapped and accounted. It is only a
+// matter of memory, so what fails is left as it was.
+func splitPages(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	fd := int(f.Fd())
+	_ = unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)
+	_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // no read-ahead
+	page := make([]byte, os.Getpagesize())
+	for {
+		if _, err := f.Read(page); err != nil {
+			return
+		}
+	}
 }
 
 // beside finds the programs next to the running executable, or in the libexec

@@ -27,10 +27,13 @@ func (t *Toolbox) status(w http.ResponseWriter, _ *http.Request) error {
 
 // rehearse does what a first command needs, so that the sandbox's own first one
 // finds everything in memory. Nothing of the image's is run: a member of the
-// warm pool has no policy yet. What only the start needed is given back first.
+// warm pool has no policy yet. What only the start needed is given back first,
+// and at the end the program's pages, which stay in memory for all sandboxes and
+// are quick to map again.
 func (t *Toolbox) rehearse(w http.ResponseWriter, r *http.Request) error {
 	if t.config.Trim {
 		trim()
+		defer unmapProgram()
 	}
 	if err := t.runner.Rehearse(r.Context()); err != nil {
 		return err

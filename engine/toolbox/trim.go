@@ -80,11 +80,16 @@ func (t *trimmer) trim() {
 	trim()
 }
 
-// trim frees the heap's unused pages and unmaps the program's own read-only
-// pages. The latter stay in the page cache, shared with all other sandboxes,
-// and are mapped again one by one as they are needed.
+// trim frees the heap's unused pages and unmaps the program's.
 func trim() {
 	debug.FreeOSMemory()
+	unmapProgram()
+}
+
+// unmapProgram unmaps the program's own read-only pages. They stay in the page
+// cache, shared with all other sandboxes, and are mapped again one by one as
+// they are needed.
+func unmapProgram() {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return
