@@ -161,6 +161,12 @@ func (s *Server) URL() string {
 	return "http://" + reachable(s.listener.Addr())
 }
 
+// PreviewURL is where a port is seen, for callers that came another way than
+// through HTTP. label is a sandbox's id or a link's token.
+func (s *Server) PreviewURL(port int, label string) string {
+	return s.previews.URL(s.URL(), port, label)
+}
+
 // reachable replaces the unspecified address, which nobody can connect to.
 func reachable(a net.Addr) string {
 	tcp, ok := a.(*net.TCPAddr)

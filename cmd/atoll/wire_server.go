@@ -198,13 +198,13 @@ func (s *server) prepareImages(ctx context.Context) {
 }
 
 func (s *server) openGateway(ctx context.Context) error {
-	base := apiURL(s.cfg, s.cfg.Listen)
+	urls := &previewURLs{Previews: s.core.Previews()}
 	// Sessions of agents survive a restart, but not a change of the key.
 	sessionKey := sha256.Sum256([]byte("mcp sessions of " + s.cfg.APIKey))
 	agents, err := mcp.New(
-		mcp.Backend{Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(), Inspector: s.core.Inspector()},
+		mcp.Backend{Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(), Inspector: s.core.Inspector(), Previews: urls},
 		mcp.Options{
-			Version: version, Log: s.log, BaseURL: base, SessionKey: sessionKey[:],
+			Version: version, Log: s.log, SessionKey: sessionKey[:],
 			Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) },
 			Audit: func(ctx context.Context, e engine.AuditEntry) {
 				from := auth.OriginOf(ctx)
@@ -237,6 +237,7 @@ func (s *server) openGateway(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, agents.Close())
 	}
+	urls.front.Store(front)
 	s.later(front.Close)
 	// Closed first: an agent's open stream would hold the gateway's end up.
 	s.later(func(context.Context) error { return agents.Close() })
