@@ -45,6 +45,9 @@ type Config struct {
 	MCP        http.Handler         // serves /mcp and /mcp/x/{set}; nil: not offered
 	Ready      func() error         // nil: always ready
 	Metrics    *prometheus.Registry // nil: an own one
+	// Census counts the sandboxes of all organizations by state, for the
+	// metrics; nil: not counted.
+	Census func(ctx context.Context) (map[engine.State]int, error)
 	Log        *slog.Logger         // nil: nowhere
 	Shutdown   func()               // asked for by an administrator; nil: not offered
 	Limits     []engine.RateLimit   // beside the one for failed authentication
@@ -82,7 +85,7 @@ type Server struct {
 // Open listens and begins to serve. When it returns, requests are answered.
 func Open(ctx context.Context, c Config) (*Server, error) {
 	c = withDefaults(c)
-	m, err := newMetrics(c.Metrics, c.Sandboxes)
+	m, err := newMetrics(c.Metrics, c.Census)
 	if err != nil {
 		return nil, err
 	}

@@ -232,7 +232,7 @@ func (s *server) openGateway(ctx context.Context) error {
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
 		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), Accounts: s.core.Accounts(), Limits: limits, MCP: agents.Handler(),
 		Previews: s.core.Previews(), PreviewDomain: s.cfg.PreviewDomain, PreviewPaths: s.cfg.PreviewURLs == "path", TLS: tlsConfig, Services: s.services(),
-		Metrics: s.metrics(), Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
+		Metrics: s.metrics(), Census: s.core.CountSandboxes, Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
 	})
 	if err != nil {
 		return errors.Join(err, agents.Close())

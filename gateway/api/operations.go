@@ -268,7 +268,7 @@ func Operations() []Operation {
 // Extensions returns the operations that the contract does not have.
 func Extensions() []Operation {
 	return []Operation{
-		{"GET", "/doctor", Built, ""},
+		{"GET", "/doctor", Built, "admin"},
 		{"GET", "/events", Built, ""},
 		{"GET", "/docs", Built, Public},
 		{"GET", "/openapi.json", Built, Public},
