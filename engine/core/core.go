@@ -184,6 +184,7 @@ type Core struct {
 	suspects   chan struct{}
 	warm       *warm
 	images     sync.RWMutex // read: one is made ready; write: one is dropped
+	unneeded   unneeded
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup // everything that outlives a call
