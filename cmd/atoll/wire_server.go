@@ -297,13 +297,31 @@ func (c credentials) write(path string) error {
 	return writeFile(path, append(b, '\n'), 0o600)
 }
 
+// networkLists is doctor's row about the lists of networks and names that
+// sandboxes may reach: what enforces them, or why nothing can.
+func networkLists(on bool, why error, tcx func() error) engine.Check {
+	c := engine.Check{Name: "network lists", OK: on}
+	switch {
+	case !on:
+		c.Detail, c.Fix = "not enforced, and refused", "use Linux 5.12 or later with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and a BPF file system"
+		if why != nil {
+			c.Detail += ": " + why.Error()
+		}
+	case tcx() == nil:
+		c.Detail = "enforced by programs in the kernel (TCX)"
+	default:
+		c.Detail = "enforced by programs in the kernel (clsact)"
+	}
+	return c
+}
+
 // doctor is what this host can do, and what the server chose on it.
 func (h *host) doctor(ctx context.Context) (engine.Report, error) {
 	report := probe.Host(ctx, probe.Options{Home: h.cfg.Home, Runtime: h.cfg.Runtime})
 	caps := h.disks.Capabilities()
 	report.Checks = append(report.Checks, engine.Check{
 		Name: "storage pool", OK: caps.Reflink && caps.HardLimit, Detail: caps.Detail,
-	})
+	}, networkLists(h.filter != nil, h.unfiltered, probe.TCX))
 	if c, err := h.driver.Probe(ctx); err == nil {
 		report.Checks = append(report.Checks, c.Checks...)
 	}
