@@ -76,7 +76,9 @@ func TestPreviewTokensThatAreWrongAreCounted(t *testing.T) {
 	}
 	for name, ask := range map[string]func() (*http.Response, []byte){
 		"a link that never was": func() (*http.Response, []byte) { return b.visit(3000, "abcdefgh12345678", "/") },
-		"a key that is no more": func() (*http.Response, []byte) { return b.visit(3000, private, "/", "Authorization", "Bearer atl_gone") },
+		"a key that is no more": func() (*http.Response, []byte) {
+			return b.visit(3000, private, "/", "Authorization", "Bearer atl_gone")
+		},
 		"a wrong signature": func() (*http.Response, []byte) {
 			return request(t, "GET", b.s.URL()+"/toolbox/"+private+"/files/download?path=x&expires=0&signature=v1_x", "", "")
 		},

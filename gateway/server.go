@@ -47,15 +47,15 @@ type Config struct {
 	Metrics    *prometheus.Registry // nil: an own one
 	// Census counts the sandboxes of all organizations by state, for the
 	// metrics; nil: not counted.
-	Census func(ctx context.Context) (map[engine.State]int, error)
-	Log        *slog.Logger         // nil: nowhere
-	Shutdown   func()               // asked for by an administrator; nil: not offered
-	Limits     []engine.RateLimit   // beside the one for failed authentication
-	PublicURL  string               // how clients reach us; empty: as they did
-	Hosts      []string             // further host names that browsers may use
-	KeepAlive  time.Duration        // of silent event streams; 0: 20 s
-	Version    string
-	TLS        *tls.Config // nil: plain HTTP
+	Census    func(ctx context.Context) (map[engine.State]int, error)
+	Log       *slog.Logger       // nil: nowhere
+	Shutdown  func()             // asked for by an administrator; nil: not offered
+	Limits    []engine.RateLimit // beside the one for failed authentication
+	PublicURL string             // how clients reach us; empty: as they did
+	Hosts     []string           // further host names that browsers may use
+	KeepAlive time.Duration      // of silent event streams; 0: 20 s
+	Version   string
+	TLS       *tls.Config // nil: plain HTTP
 	// PreviewDomain is the name below which previews live; empty: that of
 	// PublicURL, or localhost with the port that is listened on.
 	PreviewDomain string
