@@ -43,6 +43,13 @@ type PreviewLink struct {
 	ExpiresAt      time.Time
 }
 
+// PreviewURL is where a port of a sandbox is seen.
+type PreviewURL struct {
+	SandboxID string
+	URL       string
+	Token     string // for the header X-Daytona-Preview-Token; of a signed URL: what is in it
+}
+
 // Previews hands out and looks up the ways to ports and files of sandboxes that
 // need no API key. The gateway calls it; comparing secrets is the caller's
 // business.

@@ -222,7 +222,7 @@ func matrix() map[string]row {
 		"GET /admin/webhooks/organizations/{organizationId}/messages/{messageId}/attempts":   {scope: server},
 		"GET /admin/webhooks/status":                                                         {scope: server},
 
-		"GET /doctor":          {scope: own},
+		"GET /doctor":          {scope: server},
 		"GET /events":          {scope: own, stream: true},
 		"POST /admin/shutdown": {scope: server},
 	}

@@ -22,7 +22,7 @@ type metrics struct {
 	stages   *prometheus.HistogramVec
 }
 
-func newMetrics(reg *prometheus.Registry, sandboxes engine.Sandboxes) (*metrics, error) {
+func newMetrics(reg *prometheus.Registry, census func(context.Context) (map[engine.State]int, error)) (*metrics, error) {
 	m := &metrics{
 		registry: reg,
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -38,7 +38,11 @@ func newMetrics(reg *prometheus.Registry, sandboxes engine.Sandboxes) (*metrics,
 			Buckets: prometheus.ExponentialBuckets(0.0005, 3, 12),
 		}, []string{"stage", "start"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.creates, m.stages, newStates(sandboxes)} {
+	all := []prometheus.Collector{m.requests, m.creates, m.stages}
+	if census != nil {
+		all = append(all, newStates(census))
+	}
+	for _, c := range all {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
@@ -70,11 +74,18 @@ func (m *metrics) created(s engine.Sandbox, took time.Duration) {
 	}
 }
 
-// guardMetrics serves metrics to anybody on this machine and to everybody with
-// a key.
+// guardMetrics serves metrics to anybody on this machine and to administrators:
+// they tell of every organization.
 func (s *Server) guardMetrics(g *auth.Guard) http.HandlerFunc {
 	h := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
-	keyed := g.Require(h)
+	keyed := g.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p, _ := auth.From(r.Context())
+		if err := auth.Permit(p, auth.PermissionAdmin); err != nil {
+			writeError(w, r, err)
+			return
+		}
+		h.ServeHTTP(w, r)
+	}))
 	return func(w http.ResponseWriter, r *http.Request) {
 		if auth.Local(r) && r.Header.Get("Authorization") == "" {
 			h.ServeHTTP(w, r)
@@ -84,14 +95,14 @@ func (s *Server) guardMetrics(g *auth.Guard) http.HandlerFunc {
 	}
 }
 
-// states counts sandboxes by state when it is asked.
+// states counts the sandboxes of all organizations by state when it is asked.
 type states struct {
-	sandboxes engine.Sandboxes
-	desc      *prometheus.Desc
+	census func(context.Context) (map[engine.State]int, error)
+	desc   *prometheus.Desc
 }
 
-func newStates(s engine.Sandboxes) *states {
-	return &states{sandboxes: s, desc: prometheus.NewDesc("atoll_sandboxes", "Sandboxes by state.", []string{"state"}, nil)}
+func newStates(census func(context.Context) (map[engine.State]int, error)) *states {
+	return &states{census: census, desc: prometheus.NewDesc("atoll_sandboxes", "Sandboxes by state.", []string{"state"}, nil)}
 }
 
 // Describe implements prometheus.Collector.
@@ -101,30 +112,12 @@ func (s *states) Describe(ch chan<- *prometheus.Desc) { ch <- s.desc }
 func (s *states) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	counts, err := s.count(ctx)
+	counts, err := s.census(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(s.desc, err)
 		return
 	}
 	for state, n := range counts {
 		ch <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, float64(n), string(state))
-	}
-}
-
-func (s *states) count(ctx context.Context) (map[engine.State]int, error) {
-	counts := map[engine.State]int{}
-	q := engine.SandboxQuery{Limit: 200, Sort: "createdAt"}
-	for {
-		p, err := s.sandboxes.List(ctx, q)
-		if err != nil {
-			return nil, err
-		}
-		for _, sb := range p.Items {
-			counts[sb.State]++
-		}
-		if p.Next == "" {
-			return counts, nil
-		}
-		q.Cursor = p.Next
 	}
 }

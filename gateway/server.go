@@ -45,14 +45,17 @@ type Config struct {
 	MCP        http.Handler         // serves /mcp and /mcp/x/{set}; nil: not offered
 	Ready      func() error         // nil: always ready
 	Metrics    *prometheus.Registry // nil: an own one
-	Log        *slog.Logger         // nil: nowhere
-	Shutdown   func()               // asked for by an administrator; nil: not offered
-	Limits     []engine.RateLimit   // beside the one for failed authentication
-	PublicURL  string               // how clients reach us; empty: as they did
-	Hosts      []string             // further host names that browsers may use
-	KeepAlive  time.Duration        // of silent event streams; 0: 20 s
-	Version    string
-	TLS        *tls.Config // nil: plain HTTP
+	// Census counts the sandboxes of all organizations by state, for the
+	// metrics; nil: not counted.
+	Census    func(ctx context.Context) (map[engine.State]int, error)
+	Log       *slog.Logger       // nil: nowhere
+	Shutdown  func()             // asked for by an administrator; nil: not offered
+	Limits    []engine.RateLimit // beside the one for failed authentication
+	PublicURL string             // how clients reach us; empty: as they did
+	Hosts     []string           // further host names that browsers may use
+	KeepAlive time.Duration      // of silent event streams; 0: 20 s
+	Version   string
+	TLS       *tls.Config // nil: plain HTTP
 	// PreviewDomain is the name below which previews live; empty: that of
 	// PublicURL, or localhost with the port that is listened on.
 	PreviewDomain string
@@ -82,7 +85,7 @@ type Server struct {
 // Open listens and begins to serve. When it returns, requests are answered.
 func Open(ctx context.Context, c Config) (*Server, error) {
 	c = withDefaults(c)
-	m, err := newMetrics(c.Metrics, c.Sandboxes)
+	m, err := newMetrics(c.Metrics, c.Census)
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +162,12 @@ func (s *Server) URL() string {
 		return "https://" + reachable(s.listener.Addr())
 	}
 	return "http://" + reachable(s.listener.Addr())
+}
+
+// PreviewURL is where a port is seen, for callers that came another way than
+// through HTTP. label is a sandbox's id or a link's token.
+func (s *Server) PreviewURL(port int, label string) string {
+	return s.previews.URL(s.URL(), port, label)
 }
 
 // reachable replaces the unspecified address, which nobody can connect to.

@@ -416,6 +416,11 @@ func TestProbesAndMetrics(t *testing.T) {
 	if res, _ := request(t, "GET", s.URL()+"/metrics", "", "", "X-Forwarded-For", "198.51.100.1"); res.StatusCode != 401 {
 		t.Errorf("metrics through a proxy: got %d", res.StatusCode)
 	}
+	for k, want := range map[string]int{gatewaytest.ReaderKey: 403, key: 200} {
+		if res, _ := request(t, "GET", s.URL()+"/metrics", k, "", "X-Forwarded-For", "198.51.100.1"); res.StatusCode != want {
+			t.Errorf("metrics with a key: got %d, want %d", res.StatusCode, want)
+		}
+	}
 	if res, _ := request(t, "POST", s.URL()+"/api/admin/shutdown", gatewaytest.ReaderKey, ""); res.StatusCode != 403 {
 		t.Errorf("shutdown with a poor key: got %d", res.StatusCode)
 	}

@@ -44,9 +44,6 @@ type Options struct {
 
 	Sets     []string // toolsets to offer; empty: core
 	ReadOnly bool     // offer only tools that change nothing
-	// BaseURL is the server's address as clients reach it, for links in
-	// results. Empty: results name the path only.
-	BaseURL string
 
 	// AllowedHosts are names, without port, that requests over a loopback
 	// connection may carry besides loopback names: those of a reverse proxy.
@@ -85,7 +82,7 @@ func New(b Backend, opt Options) (*Server, error) {
 	if b.Sandboxes == nil || b.Snapshots == nil || b.Toolboxes == nil {
 		return nil, errors.New("mcp: the backend needs sandboxes, snapshots and toolboxes")
 	}
-	kit := tools.New(b, tools.Options{BaseURL: opt.BaseURL, Foreground: opt.Foreground})
+	kit := tools.New(b, tools.Options{Foreground: opt.Foreground})
 	s, err := newServer(kit.Tools(), opt)
 	if err != nil {
 		return nil, err

@@ -67,8 +67,8 @@ func serveMCP(cmd *cobra.Command, o mcpOptions) error {
 		return err
 	}
 	s, err := mcp.New(
-		mcp.Backend{Sandboxes: c.Sandboxes(), Snapshots: c.Snapshots(), Toolboxes: c.Toolboxes(), Inspector: c.Inspector()},
-		mcp.Options{Version: version, Log: log, BaseURL: c.URL(), Sets: o.toolsets, ReadOnly: o.readOnly})
+		mcp.Backend{Sandboxes: c.Sandboxes(), Snapshots: c.Snapshots(), Toolboxes: c.Toolboxes(), Inspector: c.Inspector(), Previews: c},
+		mcp.Options{Version: version, Log: log, Sets: o.toolsets, ReadOnly: o.readOnly})
 	if err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ type host struct {
 	disks      *storage.Pool
 	networks   *network.Manager
 	filter     *egress.Filter // nil: the kernel cannot
+	unfiltered error          // why there is none
 	driver     *container.Driver
 	runner     *runner.Runner
 }
@@ -155,11 +156,13 @@ func (h *host) openNetwork(ctx context.Context) error {
 func (h *host) openFilter() error {
 	if err := kernel.Mount(h.bpfDir()); err != nil {
 		h.log.Warn("network lists cannot be enforced", "err", err)
+		h.unfiltered = err
 		return nil
 	}
 	f, err := egress.Open(h.bpfDir(), h.log)
 	if engine.KindOf(err) == engine.KindUnsupported {
 		h.log.Warn("network lists cannot be enforced", "err", err)
+		h.unfiltered = err
 		return kernel.Unmount(h.bpfDir())
 	}
 	h.filter = f

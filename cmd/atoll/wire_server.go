@@ -198,13 +198,13 @@ func (s *server) prepareImages(ctx context.Context) {
 }
 
 func (s *server) openGateway(ctx context.Context) error {
-	base := apiURL(s.cfg, s.cfg.Listen)
+	urls := &previewURLs{Previews: s.core.Previews()}
 	// Sessions of agents survive a restart, but not a change of the key.
 	sessionKey := sha256.Sum256([]byte("mcp sessions of " + s.cfg.APIKey))
 	agents, err := mcp.New(
-		mcp.Backend{Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(), Inspector: s.core.Inspector()},
+		mcp.Backend{Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(), Inspector: s.core.Inspector(), Previews: urls},
 		mcp.Options{
-			Version: version, Log: s.log, BaseURL: base, SessionKey: sessionKey[:],
+			Version: version, Log: s.log, SessionKey: sessionKey[:],
 			Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) },
 			Audit: func(ctx context.Context, e engine.AuditEntry) {
 				from := auth.OriginOf(ctx)
@@ -232,11 +232,12 @@ func (s *server) openGateway(ctx context.Context) error {
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
 		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), Accounts: s.core.Accounts(), Limits: limits, MCP: agents.Handler(),
 		Previews: s.core.Previews(), PreviewDomain: s.cfg.PreviewDomain, PreviewPaths: s.cfg.PreviewURLs == "path", TLS: tlsConfig, Services: s.services(),
-		Metrics: s.metrics(), Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
+		Metrics: s.metrics(), Census: s.core.CountSandboxes, Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
 	})
 	if err != nil {
 		return errors.Join(err, agents.Close())
 	}
+	urls.front.Store(front)
 	s.later(front.Close)
 	// Closed first: an agent's open stream would hold the gateway's end up.
 	s.later(func(context.Context) error { return agents.Close() })
@@ -296,13 +297,31 @@ func (c credentials) write(path string) error {
 	return writeFile(path, append(b, '\n'), 0o600)
 }
 
+// networkLists is doctor's row about the lists of networks and names that
+// sandboxes may reach: what enforces them, or why nothing can.
+func networkLists(on bool, why error, tcx func() error) engine.Check {
+	c := engine.Check{Name: "network lists", OK: on}
+	switch {
+	case !on:
+		c.Detail, c.Fix = "not enforced, and refused", "use Linux 5.12 or later with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and a BPF file system"
+		if why != nil {
+			c.Detail += ": " + why.Error()
+		}
+	case tcx() == nil:
+		c.Detail = "enforced by programs in the kernel (TCX)"
+	default:
+		c.Detail = "enforced by programs in the kernel (clsact)"
+	}
+	return c
+}
+
 // doctor is what this host can do, and what the server chose on it.
 func (h *host) doctor(ctx context.Context) (engine.Report, error) {
 	report := probe.Host(ctx, probe.Options{Home: h.cfg.Home, Runtime: h.cfg.Runtime})
 	caps := h.disks.Capabilities()
 	report.Checks = append(report.Checks, engine.Check{
 		Name: "storage pool", OK: caps.Reflink && caps.HardLimit, Detail: caps.Detail,
-	})
+	}, networkLists(h.filter != nil, h.unfiltered, probe.TCX))
 	if c, err := h.driver.Probe(ctx); err == nil {
 		report.Checks = append(report.Checks, c.Checks...)
 	}

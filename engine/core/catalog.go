@@ -2,7 +2,10 @@ package core
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/store"
@@ -146,10 +149,15 @@ func (c catalog) ImageUnused(ctx context.Context, image string) (bool, error) {
 }
 
 // dropImage takes an image off every runner when nothing needs it any more. It
-// is housekeeping: what does not work now leaves an image behind, no more. No
+// is housekeeping: what does not work now is tried again by DropImages. No
 // image is being made ready meanwhile, since one may share its content.
 func (c *Core) dropImage(ctx context.Context, ref, digest string) {
-	if ref == "" || strings.HasPrefix(ref, "atoll:") || !c.images.TryLock() {
+	if ref == "" || strings.HasPrefix(ref, "atoll:") {
+		return
+	}
+	img := pinned{ref, digest}
+	if !c.images.TryLock() {
+		c.unneeded.add(img)
 		return
 	}
 	defer c.images.Unlock()
@@ -158,6 +166,7 @@ func (c *Core) dropImage(ctx context.Context, ref, digest string) {
 	n, err := c.Store.ImageUses(ctx, ref, digest)
 	if err != nil {
 		c.Log.Warn("uses of an image not counted", "image", ref, "error", err)
+		c.unneeded.add(img)
 		return
 	}
 	if n > 0 {
@@ -167,8 +176,44 @@ func (c *Core) dropImage(ctx context.Context, ref, digest string) {
 	for _, r := range c.Cluster.Runners(ctx) {
 		if err := c.Cluster.Client(r.ID).DropImage(ctx, engine.Image{Ref: ref, Digest: digest}); err != nil {
 			c.Log.Warn("unused image not dropped", "image", ref, "runner", r.ID, "error", err)
+			c.unneeded.add(img)
 		}
 	}
+}
+
+// DropImages tries again to drop the images that could not be dropped before,
+// because another one was being made ready or a runner did not answer.
+func (c *Core) DropImages(ctx context.Context) {
+	for _, img := range c.unneeded.take() {
+		c.dropImage(ctx, img.ref, img.digest)
+	}
+}
+
+// pinned names an image; without a digest, whatever the reference leads to.
+type pinned struct{ ref, digest string }
+
+// unneeded is the images that are still to be dropped. A restart forgets them,
+// which leaves an image behind, no more.
+type unneeded struct {
+	mu  sync.Mutex
+	all map[pinned]bool
+}
+
+func (u *unneeded) add(img pinned) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.all == nil {
+		u.all = map[pinned]bool{}
+	}
+	u.all[img] = true
+}
+
+func (u *unneeded) take() []pinned {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	all := slices.Collect(maps.Keys(u.all))
+	u.all = nil
+	return all
 }
 
 // dropImageOf does so for a sandbox that is gone and whose snapshot is too.

@@ -45,6 +45,7 @@ type SandboxStore interface {
 	Sandbox(ctx context.Context, ref engine.SandboxRef) (store.Sandbox, error)
 	ListSandboxes(ctx context.Context, q engine.SandboxQuery) (engine.SandboxPage, error)
 	LiveSandboxes(ctx context.Context) ([]store.Sandbox, error)
+	CountSandboxes(ctx context.Context) (map[engine.State]int, error)
 	TouchSandboxes(ctx context.Context, at map[string]time.Time) error
 	PurgeSandboxes(ctx context.Context, before time.Time) (int, error)
 	Idempotency(ctx context.Context, organizationID, key string, now time.Time) (store.Idempotency, error)
@@ -183,6 +184,7 @@ type Core struct {
 	suspects   chan struct{}
 	warm       *warm
 	images     sync.RWMutex // read: one is made ready; write: one is dropped
+	unneeded   unneeded
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup // everything that outlives a call

@@ -47,6 +47,13 @@ func (s sandboxes) List(ctx context.Context, q engine.SandboxQuery) (engine.Sand
 	return page, nil
 }
 
+// CountSandboxes counts the sandboxes of all organizations by state, for the
+// server's metrics.
+func (c *Core) CountSandboxes(ctx context.Context) (map[engine.State]int, error) {
+	counts, err := c.Store.CountSandboxes(ctx)
+	return counts, public(err)
+}
+
 func (c *Core) view(sb *store.Sandbox) engine.Sandbox {
 	v := sb.Sandbox
 	v.LastActive = c.activity.latest(sb.ID, sb.LastActive)

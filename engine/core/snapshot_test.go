@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,42 @@ func TestSnapshotOfAnImage(t *testing.T) {
 	// The sandbox made from it starts again all the same.
 	r.ok(second(r.Sandboxes().Stop(t.Context(), ref("one"), engine.StopOptions{})))
 	r.ok(second(r.Sandboxes().Start(t.Context(), ref("one"))))
+}
+
+func TestImagesAreDroppedLater(t *testing.T) {
+	r := newRig(t)
+	create := func(name, image string) error {
+		_, err := r.Snapshots().Create(t.Context(), engine.CreateSnapshot{OrganizationID: org, Name: name, Image: image})
+		return err
+	}
+	held := func() bool { return slices.Contains(r.runner.Images(), "debian:12") }
+	r.ok(create("deb", "debian:12"))
+	entered, release := r.runner.Block("EnsureImage")
+	made := make(chan error, 1)
+	go func() { made <- create("alp", "alpine:3") }()
+	<-entered
+	r.ok(r.Snapshots().Delete(t.Context(), snapRef("deb")))
+	r.DropImages(t.Context())
+	if !held() {
+		t.Error("the image went away while another one was made ready")
+	}
+	release()
+	r.ok(<-made)
+	r.runner.Fail("DropImage", engine.Errorf(engine.KindUnavailable, "away"))
+	r.DropImages(t.Context())
+	if !held() {
+		t.Error("the image went away though the runner did not answer")
+	}
+	r.DropImages(t.Context())
+	if held() {
+		t.Error("the image is still there")
+	}
+	// One that is used again meanwhile stays.
+	r.ok(create("deb", "debian:12"))
+	r.DropImages(t.Context())
+	if !held() {
+		t.Error("an image that is used went away")
+	}
 }
 
 func TestSnapshotWhosePullFails(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/network/networktest"
 )
 
 // world is an internet: a namespace behind the host's uplink that has the
@@ -54,9 +55,7 @@ func newWorld(t *testing.T) *world {
 		must(t, netlink.LinkDel(up))
 		must(t, deleteNetNS(w.ns))
 	})
-	for _, a := range []string{hostUp4 + "/26", hostUp6 + "/64"} {
-		must(t, addTestAddr(nil, up, a))
-	}
+	must(t, networktest.AddAddrs(up, hostUp4+"/26", hostUp6+"/64"))
 	must(t, netlink.LinkSetUp(up))
 	for dst, gw := range map[string]string{"0.0.0.0/0": gate4, "::/0": gate6, metadata + "/32": gate4} {
 		_, n, err := net.ParseCIDR(dst)
@@ -106,25 +105,9 @@ func buildWorld(host int) error {
 				"64:ff9b::c633:6407/128", "2002:c633:6407::1/128",
 			}
 		}
-		for _, a := range addrs {
-			if err := addTestAddr(nil, l, a); err != nil {
-				return err
-			}
+		if err := networktest.AddAddrs(l, addrs...); err != nil {
+			return err
 		}
-	}
-	return nil
-}
-
-func addTestAddr(_ *netlink.Handle, l netlink.Link, a string) error {
-	addr, err := netlink.ParseAddr(a)
-	if err != nil {
-		return err
-	}
-	if addr.IP.To4() == nil {
-		addr.Flags = unix.IFA_F_NODAD
-	}
-	if err := netlink.AddrAdd(l, addr); err != nil {
-		return fmt.Errorf("add %s: %w", a, err)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func bpf(context.Context, Options) engine.Check {
 	}{
 		{"ring buffers", func() error { return features.HaveMapType(ebpf.RingBuf) }},
 		{"traffic control", func() error { return features.HaveProgramType(ebpf.SchedCLS) }},
-		{"TCX", tcx},
+		{"TCX", TCX},
 		{"tracing", func() error { return features.HaveProgramType(ebpf.Tracing) }},
 		{"LSM", func() error { return features.HaveProgramType(ebpf.LSM) }},
 	} {
@@ -45,9 +45,10 @@ func bpf(context.Context, Options) engine.Check {
 	return good(d)
 }
 
-// tcx attaches a program that passes everything to the loopback device of a
+// TCX tells whether programs can be attached to devices by links, as of Linux
+// 6.6. It attaches one that passes everything to the loopback device of a
 // network namespace of its own.
-func tcx() error {
+func TCX() error {
 	return apart(unix.CLONE_NEWNET, func() error {
 		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 			Type: ebpf.SchedCLS, License: "GPL",

@@ -39,6 +39,7 @@ type Core interface {
 	ApplyNetwork(ctx context.Context, row core.Row) error
 	RemoveOrphan(ctx context.Context, runner, sandbox string) error
 	FinishSnapshots(ctx context.Context) error
+	DropImages(ctx context.Context)
 	Purge(ctx context.Context, before time.Time) error
 	Suspects() <-chan struct{}
 }
@@ -128,6 +129,7 @@ func (l *Loop) Once(ctx context.Context) error {
 	if err := l.Core.FinishSnapshots(ctx); err != nil {
 		return err
 	}
+	l.Core.DropImages(ctx)
 	return l.purge(ctx)
 }
 

@@ -223,6 +223,7 @@ type quiet struct {
 
 func (q *quiet) Rows(context.Context) ([]core.Row, error) { q.rounds.Add(1); return nil, nil }
 func (q *quiet) FinishSnapshots(context.Context) error    { return nil }
+func (q *quiet) DropImages(context.Context)               {}
 func (q *quiet) Purge(context.Context, time.Time) error   { return nil }
 func (q *quiet) Suspects() <-chan struct{}                { return q.suspects }
 

@@ -235,6 +235,25 @@ func (s *Store) LiveSandboxes(ctx context.Context) ([]Sandbox, error) {
 	return out, nil
 }
 
+// CountSandboxes counts the sandboxes of every organization by state. Those that
+// are destroyed do not count.
+func (s *Store) CountSandboxes(ctx context.Context) (map[engine.State]int, error) {
+	var rows []struct {
+		State engine.State
+		Count int
+	}
+	err := s.r.NewSelect().Table("sandboxes").Column("state").ColumnExpr("count(*) AS count").
+		Where("state <> 'destroyed'").Group("state").Scan(ctx, &rows)
+	if err != nil {
+		return nil, translate(err, "count all sandboxes")
+	}
+	out := make(map[engine.State]int, len(rows))
+	for _, r := range rows {
+		out[r.State] = r.Count
+	}
+	return out, nil
+}
+
 // TouchSandboxes moves the last activity of the given sandboxes forward, in
 // one transaction. It leaves versions alone, so it never disturbs a change
 // that is under way.

@@ -201,6 +201,10 @@ func testFind(t *testing.T, s *store.Store) {
 	if err := s.DeleteSandbox(t.Context(), a.ID); err != nil {
 		t.Fatal(err)
 	}
+	counts, err := s.CountSandboxes(t.Context())
+	if err != nil || len(counts) != 1 || counts[b.State] != 1 {
+		t.Errorf("counted %v, %v", counts, err)
+	}
 	live, err := s.LiveSandboxes(t.Context())
 	if err != nil || len(live) != 1 || live[0].ID != b.ID {
 		t.Errorf("got %d live, %v, want only %s", len(live), err, b.ID)

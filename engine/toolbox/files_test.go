@@ -386,9 +386,9 @@ func TestFindSearchReplace(t *testing.T) {
 	if m, err = b.Find(ctx, "a.py", "import"); err != nil || len(m) != 1 {
 		t.Errorf("one file: got %v, %v", m, err)
 	}
-	files, err := b.Search(ctx, "", "*")
+	_, err = b.Search(ctx, "", "*")
 	wantError(t, err, 400, wire.CodeBadRequest, "path: it is missing")
-	files, err = b.Search(ctx, ".", "*.[pt][yx]*")
+	files, err := b.Search(ctx, ".", "*.[pt][yx]*")
 	if diff := cmp.Diff([]string{b.dir + "/a.py", b.dir + "/sub/b.txt"}, files); err != nil || diff != "" {
 		t.Errorf("%v -want +got\n%s", err, diff)
 	}

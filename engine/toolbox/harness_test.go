@@ -29,10 +29,6 @@ type box struct {
 	etc  string
 }
 
-// testUID is the user "dev" of the test's account files; the machine needs no
-// account for it.
-const testUID, testGID, testGroup = 41234, 41235, 41236
-
 func open(t *testing.T, change ...func(*Config)) *box {
 	t.Helper()
 	root := t.TempDir()
@@ -42,6 +38,7 @@ func open(t *testing.T, change ...func(*Config)) *box {
 		}
 	}
 	b := &box{t: t, dir: filepath.Join(root, "work"), etc: filepath.Join(root, "etc")}
+	// The machine needs no account for "dev".
 	write(t, b.etc+"/passwd", "root:x:0:0:root:/root:/bin/bash\ndev:x:41234:41235::"+b.dir+":/bin/bash\n")
 	write(t, b.etc+"/group", "root:x:0:\ndev:x:41235:\nextra:x:41236:dev,root\n")
 	write(t, b.etc+"/shells", "# shells\n/bin/bash\n/no/such/zsh\n")

@@ -23,7 +23,7 @@ type recorded struct {
 	body                 string
 	statuses             []int
 	shape                string // of a success; empty: not looked at
-	soon, later          bool
+	later                bool
 	keep                 map[string]string // variable → field of the answer
 }
 
@@ -94,8 +94,6 @@ func parseRecorded(t *testing.T, client string, lines, want []string) recorded {
 	for _, word := range want {
 		m := keepWord.FindStringSubmatch(word)
 		switch {
-		case word == "soon":
-			r.soon = true
 		case word == "later":
 			r.later = true
 		case m != nil:
@@ -139,7 +137,7 @@ func (s *server) replay(t *testing.T) {
 			if below, ok := strings.CutPrefix(plain, "/api"); ok && !control.described(t, r.method, below, a) {
 				t.Errorf("%s %s: the server's document does not describe it", r.method, r.path)
 			}
-			if below, ok := strings.CutPrefix(plain, "/toolbox/"); ok && !r.soon {
+			if below, ok := strings.CutPrefix(plain, "/toolbox/"); ok {
 				_, below, _ = strings.Cut(below, "/")
 				if !box.described(t, r.method, "/"+below, a) {
 					t.Errorf("%s %s: the toolbox's document does not describe it", r.method, r.path)
@@ -174,9 +172,6 @@ func (r recorded) fill(vars map[string]string) (path, body, absent string) {
 func (r recorded) judge(t *testing.T, a answer) bool {
 	t.Helper()
 	switch {
-	case a.status == http.StatusNotImplemented && r.soon:
-		t.Logf("%s: %s %s is missing", r.client, r.method, r.path)
-		return false
 	case r.later && a.status != http.StatusNotImplemented:
 		t.Errorf("%s: %s %s: got %d %.300s: it is there now, so change its block", r.client, r.method, r.path, a.status, a.body)
 		return false

@@ -53,7 +53,7 @@ func Operations() []Operation {
 		{"GET", "/sandbox/{sandboxIdOrName}/parent", Built, ""},
 		{"GET", "/sandbox/{sandboxIdOrName}/ancestors", Built, ""},
 		{"POST", "/sandbox/{sandboxIdOrName}/public/{isPublic}", Built, "write:sandboxes"},
-		{"GET", "/sandbox/{sandboxId}/signing-key", Built, ""},
+		{"GET", "/sandbox/{sandboxId}/signing-key", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxId}/signing-key/rotate", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxId}/last-activity", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxIdOrName}/autostop/{interval}", Built, "write:sandboxes"},
@@ -64,8 +64,8 @@ func Operations() []Operation {
 		{"POST", "/sandbox/{sandboxIdOrName}/network-settings", Built, "write:sandboxes"},
 		{"PUT", "/sandbox/{sandboxIdOrName}/secrets", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxIdOrName}/archive", Missing, "write:sandboxes"},
-		{"GET", "/sandbox/{sandboxIdOrName}/ports/{port}/preview-url", Built, ""},
-		{"GET", "/sandbox/{sandboxIdOrName}/ports/{port}/signed-preview-url", Built, ""},
+		{"GET", "/sandbox/{sandboxIdOrName}/ports/{port}/preview-url", Built, "write:sandboxes"},
+		{"GET", "/sandbox/{sandboxIdOrName}/ports/{port}/signed-preview-url", Built, "write:sandboxes"},
 		{"POST", "/sandbox/{sandboxIdOrName}/ports/{port}/signed-preview-url/{token}/expire", Built, "write:sandboxes"},
 		{"GET", "/sandbox/{sandboxIdOrName}/build-logs", Built, ""},
 		{"GET", "/sandbox/{sandboxIdOrName}/build-logs-url", Built, ""},
@@ -268,7 +268,7 @@ func Operations() []Operation {
 // Extensions returns the operations that the contract does not have.
 func Extensions() []Operation {
 	return []Operation{
-		{"GET", "/doctor", Built, ""},
+		{"GET", "/doctor", Built, "admin"},
 		{"GET", "/events", Built, ""},
 		{"GET", "/docs", Built, Public},
 		{"GET", "/openapi.json", Built, Public},

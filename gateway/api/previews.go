@@ -17,6 +17,8 @@ type PreviewURLs interface {
 	Template(base string) string
 	// Cut ends the connections that a token let in.
 	Cut(token string)
+	// CutPublic ends those that are open because a sandbox was public.
+	CutPublic(sandbox string)
 }
 
 type previewURL struct {

@@ -38,7 +38,11 @@ type publicInput struct {
 }
 
 func (a *API) setPublic(ctx context.Context, in *publicInput) (wire.Sandbox, error) {
-	return a.update(ctx, in.Sandbox, engine.UpdateSandbox{Public: &in.Public})
+	s, err := a.update(ctx, in.Sandbox, engine.UpdateSandbox{Public: &in.Public})
+	if err == nil && !in.Public {
+		a.PreviewURLs.CutPublic(s.ID)
+	}
+	return s, err
 }
 
 type intervalInput struct {

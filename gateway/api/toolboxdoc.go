@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,6 +32,10 @@ type said = map[string]string
 const binary = "application/octet-stream"
 
 func boxOperations() []boxOperation {
+	return slices.Concat(baseOperations(), lspOperations(), desktopOperations())
+}
+
+func baseOperations() []boxOperation {
 	return []boxOperation{
 		{method: "GET", path: "/version", summary: "The toolbox's version", out: body[said]()},
 		{method: "GET", path: "/user-home-dir", summary: "The home of the user that commands run as", out: body[wire.Dir]()},
@@ -99,6 +104,66 @@ func boxOperations() []boxOperation {
 		{method: "POST", path: "/git/config", summary: "Change a setting", in: body[wire.GitSetConfig]()},
 		{method: "POST", path: "/git/config/user", summary: "Set name and address of commits", in: body[wire.GitUser]()},
 		{method: "POST", path: "/git/credentials", summary: "Keep a password for a host", in: body[wire.GitCredentials]()},
+	}
+}
+
+func lspOperations() []boxOperation {
+	return []boxOperation{
+		{method: "POST", path: "/lsp/start", summary: "Start a language server for a project", in: body[wire.LspServer]()},
+		{method: "POST", path: "/lsp/stop", summary: "Stop a language server", in: body[wire.LspServer]()},
+		{method: "POST", path: "/lsp/did-open", summary: "Tell a language server of an opened file", in: body[wire.LspDocument]()},
+		{method: "POST", path: "/lsp/did-close", summary: "Tell a language server of a closed file", in: body[wire.LspDocument]()},
+		{method: "POST", path: "/lsp/completions", summary: "What may stand at a position", in: body[wire.LspCompletions](), out: body[wire.LspCompletionList]()},
+		{method: "GET", path: "/lsp/document-symbols", summary: "Names that a file defines", query: "languageId* pathToProject* uri*", out: body[[]wire.LspSymbol]()},
+		{method: "GET", path: "/lsp/workspacesymbols", summary: "Names of a project that match a query", query: "languageId* pathToProject* query*", out: body[[]wire.LspSymbol]()},
+	}
+}
+
+const (
+	partOfScreen = " x* y* width* height*"
+	compression  = " format quality scale"
+)
+
+func desktopOperations() []boxOperation {
+	shot := body[wire.ScreenshotResponse]()
+	return []boxOperation{
+		{method: "POST", path: "/computeruse/start", summary: "Start the desktop", out: body[wire.DesktopChange]()},
+		{method: "POST", path: "/computeruse/stop", summary: "Stop the desktop", out: body[wire.DesktopChange]()},
+		{method: "GET", path: "/computeruse/status", summary: "The desktop's state in one word", out: body[wire.DesktopStatus]()},
+		{method: "GET", path: "/computeruse/process-status", summary: "The same, under its older name", out: body[wire.DesktopStatus]()},
+		{method: "GET", path: "/computeruse/process/{processName}/status", summary: "Whether a process of the desktop runs", out: body[wire.DesktopProcessStatus]()},
+		{method: "GET", path: "/computeruse/process/{processName}/logs", summary: "The end of what a process printed", out: body[wire.DesktopProcessLogs]()},
+		{method: "GET", path: "/computeruse/process/{processName}/errors", summary: "The end of a process's error output", out: body[wire.DesktopProcessErrors]()},
+		{method: "POST", path: "/computeruse/process/{processName}/restart", summary: "Restart a process of the desktop", out: body[wire.DesktopProcessRestart]()},
+
+		{method: "GET", path: "/computeruse/screenshot", summary: "A picture of the screen, PNG in base64", query: "showCursor", out: shot},
+		{method: "GET", path: "/computeruse/screenshot/compressed", summary: "A smaller picture of the screen", query: "showCursor" + compression, out: shot},
+		{method: "GET", path: "/computeruse/screenshot/region", summary: "A picture of a part of the screen", query: "showCursor" + partOfScreen, out: shot},
+		{method: "GET", path: "/computeruse/screenshot/region/compressed", summary: "A smaller picture of a part of the screen", query: "showCursor" + partOfScreen + compression, out: shot},
+		{method: "GET", path: "/computeruse/display/info", summary: "The displays and their sizes", out: body[wire.DisplayInfo]()},
+		{method: "GET", path: "/computeruse/display/windows", summary: "The open windows", out: body[wire.Windows]()},
+
+		{method: "GET", path: "/computeruse/mouse/position", summary: "Where the pointer is", out: body[wire.Position]()},
+		{method: "POST", path: "/computeruse/mouse/move", summary: "Move the pointer", in: body[wire.MouseMove](), out: body[wire.Position]()},
+		{method: "POST", path: "/computeruse/mouse/click", summary: "Move the pointer and click", in: body[wire.MouseClick](), out: body[wire.Position]()},
+		{method: "POST", path: "/computeruse/mouse/drag", summary: "Move the pointer with a button held", in: body[wire.MouseDrag](), out: body[wire.Position]()},
+		{method: "POST", path: "/computeruse/mouse/scroll", summary: "Turn the wheel", in: body[wire.MouseScroll](), out: body[wire.Scrolled]()},
+		{method: "POST", path: "/computeruse/keyboard/type", summary: "Type a text", in: body[wire.KeyboardType]()},
+		{method: "POST", path: "/computeruse/keyboard/key", summary: "Press a key, with modifiers", in: body[wire.KeyboardPress]()},
+		{method: "POST", path: "/computeruse/keyboard/hotkey", summary: "Press a chord, as ctrl+c", in: body[wire.KeyboardHotkey]()},
+
+		{method: "GET", path: "/computeruse/recordings", summary: "List recordings", out: body[wire.Recordings]()},
+		{method: "POST", path: "/computeruse/recordings/start", summary: "Begin to record the screen", in: body[wire.StartRecording](), out: body[wire.Recording](), status: 201},
+		{method: "POST", path: "/computeruse/recordings/stop", summary: "End a recording", in: body[wire.StopRecording](), out: body[wire.Recording]()},
+		{method: "GET", path: "/computeruse/recordings/{id}", summary: "A recording", out: body[wire.Recording]()},
+		{method: "DELETE", path: "/computeruse/recordings/{id}", summary: "Delete a recording", status: 204},
+		{method: "GET", path: "/computeruse/recordings/{id}/download", summary: "A recording's file", out: "video/mp4"},
+
+		{method: "GET", path: "/computeruse/a11y/tree", summary: "What programs show, as assistive technology sees it", query: "scope pid maxDepth", out: body[wire.A11yTree]()},
+		{method: "POST", path: "/computeruse/a11y/find", summary: "Find nodes of the tree", in: body[wire.A11yFind](), out: body[wire.A11yMatches]()},
+		{method: "POST", path: "/computeruse/a11y/node/focus", summary: "Give a node the focus", in: body[wire.A11yTarget]()},
+		{method: "POST", path: "/computeruse/a11y/node/invoke", summary: "Call an action of a node", in: body[wire.A11yInvoke]()},
+		{method: "POST", path: "/computeruse/a11y/node/value", summary: "Write a node's value", in: body[wire.A11ySetValue]()},
 	}
 }
 

@@ -110,17 +110,40 @@ func (g *Guard) Stream(next http.Handler) http.Handler {
 // terminal.
 func Toolbox(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		permission := engine.WriteSandboxes
-		if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Header.Get("Upgrade") == "" {
-			permission = ""
-		}
 		p, _ := From(r.Context())
-		if err := Permit(p, permission); err != nil {
+		if err := Permit(p, ToolboxPermission(r)); err != nil {
 			wire.WriteError(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// ToolboxPermission is what a request to something in a sandbox needs.
+func ToolboxPermission(r *http.Request) string {
+	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Header.Get("Upgrade") == "" {
+		return ""
+	}
+	return engine.WriteSandboxes
+}
+
+// CountFailure counts a request with a bad secret of another kind as a failed
+// authentication, and tells in the headers what is left. It returns an error
+// when there were too many from the address.
+func (g *Guard) CountFailure(h http.Header, r *http.Request) error {
+	l, left, reset := g.fail(RemoteIP(r))
+	setRate(h, l, left, reset)
+	if left >= 0 {
+		return nil
+	}
+	h.Set("Retry-After", seconds(reset))
+	return errTooMany
+}
+
+// LastingRequest is Lasting for a request whose key Authenticate took.
+func (g *Guard) LastingRequest(ctx context.Context, r *http.Request, p engine.Principal) (context.Context, context.CancelFunc) {
+	secret, _ := bearer(r)
+	return g.Lasting(ctx, p, secret)
 }
 
 // Authenticate returns whom the request's key belongs to.

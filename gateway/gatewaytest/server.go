@@ -16,7 +16,7 @@ func Serve(tb testing.TB, e *Engine, options ...func(*gateway.Config)) *gateway.
 	tb.Helper()
 	c := gateway.Config{
 		Listen: "127.0.0.1:0", Sandboxes: e, Snapshots: e.Snapshots(), Toolboxes: e, Events: e, Keys: e, Inspector: e, Accounts: e.Accounts(), Previews: e,
-		Version: "test",
+		Version: "test", Census: e.CountSandboxes,
 	}
 	for _, o := range options {
 		o(&c)

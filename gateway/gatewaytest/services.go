@@ -182,6 +182,17 @@ func Checks() engine.Report {
 	}}
 }
 
+// CountSandboxes counts those of all organizations.
+func (e *Engine) CountSandboxes(context.Context) (map[engine.State]int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	counts := map[engine.State]int{}
+	for _, s := range e.sandboxes {
+		counts[s.State]++
+	}
+	return counts, nil
+}
+
 // Doctor implements engine.Inspector.
 func (e *Engine) Doctor(context.Context) (engine.Report, error) {
 	return Checks(), e.fail("Doctor")

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/gateway/auth"
@@ -36,6 +37,9 @@ type visit struct {
 	way    way
 	token  string // that revocation ends the visit; empty: none
 	ours   bool   // the Authorization header held a key of this server
+
+	key     engine.Principal // with wayKey
+	expires time.Time        // of the link that let it in; zero: none did
 }
 
 // enter finds the sandbox and decides whether the request may pass. The order
@@ -47,7 +51,11 @@ func (p *Previews) enter(r *http.Request, t target, cookies bool) (*visit, error
 		return v, err
 	}
 	foreign, err := p.byKey(r, v)
-	if err != nil || v.way != wayNone {
+	var denied error
+	switch {
+	case engine.KindOf(err) == engine.KindDenied:
+		denied = err // another way may let it in
+	case err != nil || v.way != wayNone:
 		return v, err
 	}
 	switch {
@@ -57,10 +65,12 @@ func (p *Previews) enter(r *http.Request, t target, cookies bool) (*visit, error
 		v.way = wayQuery
 	case cookies && p.byCookie(r, v):
 		v.way = wayCookie
-	case linked:
-		v.way, v.token = wayLink, t.label
+	case !linked.ExpiresAt.IsZero():
+		v.way, v.token, v.expires = wayLink, t.label, linked.ExpiresAt
 	case v.access.Sandbox.Public && !engine.ReservedPort(t.port):
-		v.way = wayPublic
+		v.way, v.token = wayPublic, publicToken(v.access.Sandbox.ID)
+	case denied != nil:
+		return v, denied
 	case foreign:
 		return v, noSandbox(t)
 	default:
@@ -70,25 +80,29 @@ func (p *Previews) enter(r *http.Request, t target, cookies bool) (*visit, error
 	return v, nil
 }
 
-// find looks the sandbox up and tells whether a link led to it.
-func (p *Previews) find(r *http.Request, v *visit) (linked bool, err error) {
+// publicToken stands for the public in the list of what is open. No secret has
+// a space.
+func publicToken(sandbox string) string { return "public " + sandbox }
+
+// find looks the sandbox up and returns the link that led to it, if one did.
+func (p *Previews) find(r *http.Request, v *visit) (link engine.PreviewLink, err error) {
 	id := v.label
 	if v.isLink() {
-		link, err := p.links.Link(r.Context(), v.label)
+		link, err = p.links.Link(r.Context(), v.label)
 		if engine.KindOf(err) == engine.KindNotFound || err == nil && link.Port != v.port {
-			return false, engine.Errorf(engine.KindUnauthenticated, "this preview link has expired or was never made").
+			return engine.PreviewLink{}, engine.Errorf(engine.KindUnauthenticated, "this preview link has expired or was never made").
 				WithHint("ask for a new one")
 		}
 		if err != nil {
-			return false, err
+			return engine.PreviewLink{}, err
 		}
-		id, linked = link.SandboxID, true
+		id = link.SandboxID
 	}
 	v.access, err = p.links.AccessByID(r.Context(), id)
 	if engine.KindOf(err) == engine.KindNotFound {
 		err = noSandbox(v.target)
 	}
-	return linked, err
+	return link, err
 }
 
 func noSandbox(t target) error {
@@ -97,7 +111,9 @@ func noSandbox(t target) error {
 }
 
 // byKey looks at the Authorization header. One that is no key of this server is
-// the guest's own business; a key of another organization is foreign.
+// the guest's own business; a key of another organization is foreign. What a
+// key may do here is what it may do to a toolbox: a service is a part of its
+// sandbox, so that driving it takes the permission to write.
 func (p *Previews) byKey(r *http.Request, v *visit) (foreign bool, err error) {
 	if r.Header.Get("Authorization") == "" {
 		return false, nil
@@ -113,7 +129,10 @@ func (p *Previews) byKey(r *http.Request, v *visit) (foreign bool, err error) {
 	if who.OrganizationID != v.access.Sandbox.OrganizationID {
 		return true, nil
 	}
-	v.way = wayKey
+	if err := auth.Permit(who, auth.ToolboxPermission(r)); err != nil {
+		return false, err
+	}
+	v.way, v.key = wayKey, who
 	return false, nil
 }
 
@@ -134,7 +153,7 @@ func (p *Previews) byToken(r *http.Request, v *visit, given string) bool {
 	if err != nil || link.SandboxID != v.access.Sandbox.ID || link.Port != v.port {
 		return false
 	}
-	v.token = given
+	v.token, v.expires = given, link.ExpiresAt
 	return true
 }
 

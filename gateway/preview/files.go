@@ -32,7 +32,7 @@ func (p *Previews) Files(next http.Handler) http.Handler {
 		}
 		v, file, err := p.verify(r, id)
 		if err != nil {
-			p.fail(w, r, 0, err)
+			p.refuse(w, r, target{}, err)
 			return
 		}
 		ctx, done := p.live.add(r.Context(), v.access.Token)

@@ -88,6 +88,9 @@ func (p *Previews) Below(host string) bool { return p.domain.Below(host) }
 // Cut ends the requests and connections that a token let in.
 func (p *Previews) Cut(token string) { p.live.cut(token) }
 
+// CutPublic ends those that are open because a sandbox was public.
+func (p *Previews) CutPublic(sandbox string) { p.live.cut(publicToken(sandbox)) }
+
 // routeName stands for previews in the metrics and the log.
 const routeName = "/preview"
 
@@ -198,13 +201,13 @@ func (p *Previews) serve(w http.ResponseWriter, r *http.Request, at place) {
 		if at.host {
 			allow(w.Header(), r.Header.Get("Origin"), false)
 		}
-		p.fail(w, r, at.port, err)
+		p.refuse(w, r, at.target, err)
 		return
 	}
 	if at.host && v.way == wayQuery && p.remember(w, r, v) {
 		return
 	}
-	ctx, done := p.live.add(r.Context(), v.token)
+	ctx, done := p.lasting(r, v)
 	defer done()
 	if v.token != "" && r.Header.Get("Upgrade") != "" {
 		// What lasts must not slip in beside a revocation: it was either seen

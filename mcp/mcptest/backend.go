@@ -48,7 +48,7 @@ func New(t testing.TB) *Backend {
 
 // Services returns the backend as the tools take it.
 func (b *Backend) Services() tools.Backend {
-	return tools.Backend{Sandboxes: b, Snapshots: snapshots{b}, Toolboxes: b, Inspector: b}
+	return tools.Backend{Sandboxes: b, Snapshots: snapshots{b}, Toolboxes: b, Inspector: b, Previews: b}
 }
 
 // Created returns the requests that Create got.
@@ -180,11 +180,14 @@ func (b *Backend) Resize(_ context.Context, ref engine.SandboxRef, r engine.Reso
 	return b.change(ref, func(sb *engine.Sandbox) { sb.Resources = r })
 }
 
-// Update sets the expiry; the tools change nothing else.
+// Update sets expiry and publicity; the tools change nothing else.
 func (b *Backend) Update(_ context.Context, ref engine.SandboxRef, u engine.UpdateSandbox) (engine.Sandbox, error) {
 	return b.change(ref, func(sb *engine.Sandbox) {
 		if u.TTL != nil {
 			sb.Lifecycle.TTL = *u.TTL
+		}
+		if u.Public != nil {
+			sb.Public = *u.Public
 		}
 	})
 }
@@ -214,6 +217,20 @@ func (b *Backend) DialPort(ctx context.Context, ref engine.SandboxRef, port int)
 // Stats returns fixed numbers.
 func (b *Backend) Stats(context.Context, engine.SandboxRef) (engine.Stats, error) {
 	return engine.Stats{MemoryBytes: 10 << 20, PIDs: 3, DiskBytes: 1 << 20}, nil
+}
+
+// PreviewURL names port, sandbox and a token.
+func (b *Backend) PreviewURL(ctx context.Context, ref engine.SandboxRef, port int) (engine.PreviewURL, error) {
+	sb, err := b.Sandbox(ctx, ref)
+	return engine.PreviewURL{URL: fmt.Sprintf("http://%d-%s.localhost", port, sb.ID), Token: "token"}, err
+}
+
+// SignedPreviewURL names the lifetime too.
+func (b *Backend) SignedPreviewURL(ctx context.Context, ref engine.SandboxRef, port int, lifetime time.Duration) (engine.PreviewURL, error) {
+	if _, err := b.Sandbox(ctx, ref); err != nil {
+		return engine.PreviewURL{}, err
+	}
+	return engine.PreviewURL{URL: fmt.Sprintf("http://%d-signed%.0f.localhost", port, lifetime.Seconds()), Token: "signed"}, nil
 }
 
 // Doctor has nothing to say.

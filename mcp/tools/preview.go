@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"net/url"
 	"time"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -14,20 +14,19 @@ import (
 func (k *kit) previewTools() []Tool {
 	return []Tool{{
 		Name: "sandbox_expose", Set: SetCore, Title: "Preview URL",
-		Description: "Get a URL for a server listening on a port, and check that it answers.",
-		Schema:      `{"type":"object","properties":{"id":{"type":"string"},"port":{"type":"integer","minimum":1,"maximum":65535},"public":{"type":"boolean"},"minutes":{"type":"integer","minimum":1}},"required":["id","port"],"additionalProperties":false}`,
+		Description: "Get a URL for a server listening on a port, and check that it answers. minutes: one that opens without a token; public: opens all ports.",
+		Schema:      `{"type":"object","properties":{"id":{"type":"string"},"port":{"type":"integer","minimum":1,"maximum":65535},"public":{"type":"boolean"},"minutes":{"type":"integer","minimum":1,"maximum":1440}},"required":["id","port"],"additionalProperties":false}`,
 		Hints:       Hints{Idempotent: true, OpenWorld: true}, Handler: k.expose,
 	}}
 }
 
-// expose gives the address at which the server forwards to a port. It needs
-// the API key; links for others come with previews, which are not built.
+// expose gives a URL of a port. Unless it is signed, its token opens all ports
+// of the sandbox, which public does to everybody.
 func (k *kit) expose(ctx context.Context, a Args) (Result, error) {
-	switch {
-	case a.Bool("public"):
-		return Result{}, unsupported("Leave it out to get a URL that needs the API key", `"public" links are not built yet`)
-	case a.Has("minutes"):
-		return Result{}, unsupported("Leave it out; the URL works as long as the sandbox runs", `"minutes" is not built yet`)
+	port, minutes := a.Int("port", 0), a.Int("minutes", 0)
+	if a.Bool("public") && minutes > 0 {
+		return Result{}, invalid("Leave one out: a public URL does not end, and one with minutes opens this port alone",
+			`"public" and "minutes" do not go together`)
 	}
 	sb, err := k.Sandboxes.Sandbox(ctx, a.ref())
 	if err != nil {
@@ -37,7 +36,6 @@ func (k *kit) expose(ctx context.Context, a Args) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	port := a.Int("port", 0)
 	listens, err := b.Listens(ctx, port)
 	if err != nil {
 		return Result{}, err
@@ -49,11 +47,44 @@ func (k *kit) expose(ctx context.Context, a Args) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	path := fmt.Sprintf("/toolbox/%s/proxy/%d/", sb.ID, port)
-	where := strings.TrimRight(k.opt.BaseURL, "/") + path
-	r := Text("Port %d %s.\nURL: %s\nEvery request needs the header Authorization: Bearer with an API key of this server; links without a key are not built yet.", port, answer, where)
+	if a.Has("public") && a.Bool("public") != sb.Public {
+		public := a.Bool("public")
+		if sb, err = k.Sandboxes.Update(ctx, a.ref(), engine.UpdateSandbox{Public: &public}); err != nil {
+			return Result{}, err
+		}
+	}
+	where, how, err := k.link(ctx, sb, port, minutes)
+	if err != nil {
+		return Result{}, err
+	}
+	r := Text("Port %d %s.\nURL: %s\n%s", port, answer, where, how)
 	r.Meta = map[string]any{metaPreview: map[string]any{"url": where, "port": port}}
 	return r, nil
+}
+
+// link makes the URL and says how long, and to whom, it opens.
+func (k *kit) link(ctx context.Context, sb engine.Sandbox, port, minutes int) (where, how string, err error) {
+	ref := engine.SandboxRef{OrganizationID: sb.OrganizationID, IDOrName: sb.ID}
+	if minutes > 0 {
+		p, err := k.Previews.SignedPreviewURL(ctx, ref, port, time.Duration(minutes)*time.Minute)
+		return p.URL, fmt.Sprintf("It opens this port to whoever has it, for %d minutes.", minutes), err
+	}
+	p, err := k.Previews.PreviewURL(ctx, ref, port)
+	switch {
+	case err != nil:
+		return "", "", err
+	case sb.Public && !engine.ReservedPort(port):
+		return p.URL, `The sandbox is public: anybody who can reach the server can open its ports; {"public":false} ends that.`, nil
+	}
+	u, err := url.Parse(p.URL)
+	if err != nil {
+		return "", "", fmt.Errorf("preview URL %q: %w", p.URL, err)
+	}
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	u.RawQuery = url.Values{"DAYTONA_SANDBOX_AUTH_KEY": {p.Token}}.Encode()
+	return u.String(), "Keep it private: its token opens all ports of the sandbox. Programs may send it as the header X-Daytona-Preview-Token instead.", nil
 }
 
 // knock asks the port for its front page through the toolbox and says what

@@ -32,11 +32,17 @@ type Backend struct {
 	Snapshots engine.Snapshots
 	Toolboxes engine.Toolboxes
 	Inspector engine.Inspector
+	Previews  Previews
+}
+
+// Previews makes URLs of ports. A signed one opens its port to whoever has it.
+type Previews interface {
+	PreviewURL(ctx context.Context, ref engine.SandboxRef, port int) (engine.PreviewURL, error)
+	SignedPreviewURL(ctx context.Context, ref engine.SandboxRef, port int, lifetime time.Duration) (engine.PreviewURL, error)
 }
 
 // Options tune the tools.
 type Options struct {
-	BaseURL    string        // the server as clients reach it, for links
 	Foreground time.Duration // how long sandbox_exec waits; 0: 45 s
 }
 

@@ -344,11 +344,20 @@ func TestReadKinds(t *testing.T) {
 }
 
 func TestExposeAndSnapshot(t *testing.T) {
-	b := newBench(t, tools.Options{BaseURL: "http://127.0.0.1:7777"})
+	b := newBench(t, tools.Options{})
 	web := httptest.NewServer(http.NotFoundHandler())
 	_, port, _ := net.SplitHostPort(web.Listener.Addr().String())
 	args := fmt.Sprintf(`{"id":"box","port":%s}`, port)
-	wantParts(t, b.ok("sandbox_expose", args), "answers with HTTP 404", "http://127.0.0.1:7777/toolbox/00000000-0000-4000-8000-000000000001/proxy/"+port+"/", "Authorization: Bearer")
+	private := "http://" + port + "-00000000-0000-4000-8000-000000000001.localhost/?DAYTONA_SANDBOX_AUTH_KEY=token\n"
+	wantParts(t, b.ok("sandbox_expose", args), "answers with HTTP 404", "URL: "+private, "Keep it private")
+	with := func(more string) string { return fmt.Sprintf(`{"id":"box","port":%s,%s}`, port, more) }
+	wantParts(t, b.ok("sandbox_expose", with(`"minutes":5`)), "URL: http://"+port+"-signed300.localhost\n", "5 minutes")
+	open := b.ok("sandbox_expose", with(`"public":true`))
+	wantParts(t, open, "-00000000-0000-4000-8000-000000000001.localhost\n", "is public")
+	if got := b.ok("sandbox_expose", args); got != open {
+		t.Errorf("of the public sandbox: got %q, want %q", got, open)
+	}
+	wantParts(t, b.ok("sandbox_expose", with(`"public":false`)), private)
 	web.Close()
 	wantParts(t, b.fails("sandbox_expose", args), "Nothing listens on port "+port, "background")
 	wantPrefix(t, b.ok("sandbox_snapshot", `{}`), "No snapshots")
@@ -446,8 +455,9 @@ func TestBadCalls(t *testing.T) {
 		{"sandbox_fs", `{"id":"box","op":"delete","path":"nope"}`, `"nope"`, "sandbox_find"},
 		{"sandbox_expose", `{"id":"box","port":0}`, `"port"`, "at least 1"},
 		{"sandbox_expose", `{"id":"box","port":"8000"}`, `"port"`, "whole number"},
-		{"sandbox_expose", `{"id":"box","port":8000,"public":true}`, `"public"`, "Leave it out"},
-		{"sandbox_expose", `{"id":"box","port":8000,"minutes":5}`, `"minutes"`, "Leave it out"},
+		{"sandbox_expose", `{"id":"box","port":8000,"public":true,"minutes":5}`, `"public" and "minutes"`, "Leave one out"},
+		{"sandbox_expose", `{"id":"box","port":8000,"minutes":1441}`, `"minutes"`, "at most 1440"},
+		{"sandbox_expose", `{"id":"box","port":8000,"minutes":0}`, `"minutes"`, "at least 1"},
 		{"sandbox_snapshot", `{"name":"x"}`, `"id"`, "sandbox_list"},
 		{"sandbox_snapshot", `{"id":"box"}`, `"name"`, "sandbox_create"},
 		{"sandbox_snapshot", `{"id":"box","fork":100}`, `"fork"`, "at most 10"},

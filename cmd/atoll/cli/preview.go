@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/atoll-sh/atoll/engine"
-	"github.com/atoll-sh/atoll/gateway/client"
 )
 
 func newPreviewCommand(a *app) *cobra.Command {
@@ -41,7 +40,7 @@ func (a *app) preview(ctx context.Context, name string, port int, signed time.Du
 	if err != nil {
 		return err
 	}
-	var p client.Preview
+	var p engine.PreviewURL
 	if signed > 0 {
 		p, err = c.SignedPreviewURL(ctx, ref(name), port, signed)
 	} else {
@@ -51,7 +50,7 @@ func (a *app) preview(ctx context.Context, name string, port int, signed time.Du
 	case err != nil:
 		return err
 	case a.asJSON():
-		return a.json(p)
+		return a.json(map[string]string{"sandboxId": p.SandboxID, "url": p.URL, "token": p.Token})
 	case signed > 0:
 		_, err = fmt.Fprintln(a.out, p.URL)
 		return err

@@ -322,10 +322,10 @@ func testWatcher(t *testing.T, f *Fixture) {
 }
 
 func testLister(t *testing.T, f *Fixture) {
-	l := ability[driver.Lister](t, f)
+	ability[driver.Lister](t, f)
 	h, other := started(t, f), create(t, f)
 	d := reopen(t, f)
-	l, _ = driver.As[driver.Lister](d)
+	l, _ := driver.As[driver.Lister](d)
 	found, err := l.List(t.Context())
 	must(t, err)
 	for _, want := range []string{h.ID, other.ID} {

@@ -126,7 +126,7 @@ func (n *Internet) make(addrs []string) error {
 	if err != nil {
 		return err
 	}
-	if err := addAddrs(up, host4+"/26", host6+"/64"); err != nil {
+	if err := AddAddrs(up, host4+"/26", host6+"/64"); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(up); err != nil {
@@ -162,14 +162,15 @@ func inside(host int, addrs []string) error {
 		if err := netlink.LinkSetUp(l); err != nil {
 			return err
 		}
-		if err := addAddrs(l, own...); err != nil {
+		if err := AddAddrs(l, own...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func addAddrs(l netlink.Link, addrs ...string) error {
+// AddAddrs gives a device addresses, as ip/bits, that can be used at once.
+func AddAddrs(l netlink.Link, addrs ...string) error {
 	for _, a := range addrs {
 		addr, err := netlink.ParseAddr(a)
 		if err != nil {
