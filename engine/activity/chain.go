@@ -30,6 +30,7 @@ type chain struct {
 	segment string // name of the current file; empty: the next record begins one
 	size    int64  // of the current file
 	lost    uint64 // could not be written
+	turned  bool   // a new file was begun
 	changed chan struct{}
 }
 
@@ -80,7 +81,7 @@ func (c *chain) beginLocked() {
 	if err := errors.Join(c.flushLocked(), c.syncLocked()); err != nil {
 		c.ledger.cfg.Log.Error("end a file of the ledger", "sandbox", c.sandbox, "err", err)
 	}
-	c.segment, c.size = segmentName(c.head.Sequence+1), 0
+	c.segment, c.size, c.turned = segmentName(c.head.Sequence+1), 0, true
 	c.putLocked(engine.ActivityRecord{Time: c.ledger.cfg.Now().UTC(), Kind: engine.ActivitySegment, Incarnation: c.head.Incarnation})
 }
 
@@ -94,6 +95,15 @@ func (c *chain) putLocked(r engine.ActivityRecord) {
 	c.head.Sequence, c.head.Hash = r.Sequence, hashOf(text)
 	c.buf = append(append(c.buf, text...), '\n')
 	c.count++
+}
+
+// rotated tells once whether a new file was begun.
+func (c *chain) rotated() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	turned := c.turned
+	c.turned = false
+	return turned
 }
 
 func (c *chain) flush() {

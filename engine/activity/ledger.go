@@ -26,6 +26,7 @@ import (
 // Bounds of the ledger.
 const (
 	queueLength = 8192
+	queueShare  = queueLength / 4 // of one sandbox, so that a busy one does not lose the others' records
 	batchLength = 512
 	syncEvery   = time.Second
 	purgeEvery  = 10 * time.Minute
@@ -58,10 +59,11 @@ type Ledger struct {
 	done  chan struct{}
 	once  sync.Once
 
-	mu     sync.Mutex
-	chains map[string]*chain
-	lost   map[string]uint64 // did not fit the queue, by sandbox
-	closed bool
+	mu      sync.Mutex
+	chains  map[string]*chain
+	lost    map[string]uint64 // did not fit the queue, by sandbox
+	waiting map[string]int    // in the queue, by sandbox
+	closed  bool
 
 	loading sync.Mutex   // one chain is loaded at a time
 	keep    sync.RWMutex // read: files are read; write: old ones are dropped
@@ -104,7 +106,7 @@ func Open(c Config) (*Ledger, error) {
 	}
 	l := &Ledger{
 		cfg: c, since: c.Now().UTC(), queue: make(chan item, queueLength), stop: make(chan struct{}), done: make(chan struct{}),
-		chains: map[string]*chain{}, lost: map[string]uint64{},
+		chains: map[string]*chain{}, lost: map[string]uint64{}, waiting: map[string]int{},
 	}
 	if st, err := os.Stat(l.alivePath()); err == nil {
 		l.alive = st.ModTime().UTC()
@@ -136,12 +138,25 @@ func (l *Ledger) Record(r engine.ActivityRecord) {
 	if r.Time.IsZero() {
 		r.Time = l.cfg.Now().UTC()
 	}
-	select {
-	case l.queue <- item{record: r}:
-	default:
-		l.mu.Lock()
-		l.lost[r.Sandbox]++
-		l.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting[r.Sandbox] < queueShare {
+		select {
+		case l.queue <- item{record: r}:
+			l.waiting[r.Sandbox]++
+			return
+		default:
+		}
+	}
+	l.lost[r.Sandbox]++
+}
+
+// taken notes that a sandbox's record left the queue.
+func (l *Ledger) taken(sandbox string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waiting[sandbox]--; l.waiting[sandbox] == 0 {
+		delete(l.waiting, sandbox)
 	}
 }
 
@@ -204,6 +219,7 @@ func (l *Ledger) write(batch []item) {
 		if it.barrier != nil {
 			continue
 		}
+		l.taken(it.record.Sandbox)
 		c, err := l.chain(it.record.Sandbox, true)
 		if err != nil {
 			l.cfg.Log.Error("activity lost", "sandbox", it.record.Sandbox, "err", err)
@@ -220,6 +236,11 @@ func (l *Ledger) write(batch []item) {
 	}
 	for c := range touched {
 		c.flush()
+		if c.rotated() {
+			if err := l.purgeOne(c.sandbox); err != nil {
+				l.cfg.Log.Error("old activity not dropped", "sandbox", c.sandbox, "err", err)
+			}
+		}
 	}
 	for _, it := range batch {
 		if it.barrier != nil {

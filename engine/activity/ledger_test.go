@@ -293,7 +293,7 @@ func TestDeath(t *testing.T) {
 
 func TestRotation(t *testing.T) {
 	home := t.TempDir()
-	l := open(t, Config{Dir: home, SegmentBytes: 2000, KeepBytes: 8000})
+	l := open(t, Config{Dir: home, SegmentBytes: 2000})
 	for i := range 100 {
 		l.Record(engine.ActivityRecord{Sandbox: box, Incarnation: uint64(1 + i/50), Kind: engine.ActivityCall, Call: fmt.Sprint(i)})
 		if i%10 == 0 {
@@ -316,6 +316,8 @@ func TestRotation(t *testing.T) {
 	if calls != 100 {
 		t.Errorf("got %d calls over the pages", calls)
 	}
+	l.Close()
+	l = open(t, Config{Dir: home, SegmentBytes: 2000, KeepBytes: 8000})
 	l.purge()
 	p := verify(t, l, &whole.Head)
 	left, _ := segments(filepath.Join(home, box))
