@@ -121,7 +121,8 @@ func (a *app) commands() []*cobra.Command {
 		newOrgCommand(a),
 		newUserCommand(a),
 		newPolicyCommand(a),
-		newNetworkCommand(a), newActivityCommand(a),
+		newNetworkCommand(a),
+		newActivityCommand(a),
 		newDoctorCommand(a),
 		newVersionCommand(a),
 	}
