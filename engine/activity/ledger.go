@@ -63,7 +63,6 @@ type Ledger struct {
 	chains  map[string]*chain
 	lost    map[string]uint64 // did not fit the queue, by sandbox
 	waiting map[string]int    // in the queue, by sandbox
-	closed  bool
 
 	loading sync.Mutex   // one chain is loaded at a time
 	keep    sync.RWMutex // read: files are read; write: old ones are dropped
@@ -120,12 +119,7 @@ func Open(c Config) (*Ledger, error) {
 
 // Close writes and signs what is queued. Later records are lost.
 func (l *Ledger) Close() {
-	l.once.Do(func() {
-		l.mu.Lock()
-		l.closed = true
-		l.mu.Unlock()
-		close(l.stop)
-	})
+	l.once.Do(func() { close(l.stop) })
 	<-l.done
 }
 

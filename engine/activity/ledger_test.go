@@ -104,7 +104,10 @@ func TestQuery(t *testing.T) {
 		}
 	}
 	for _, q := range []engine.ActivityQuery{
-		{Limit: -1}, {Limit: 5000}, {Kinds: []engine.ActivityKind{"nonsense"}}, {Wait: time.Hour},
+		{Limit: -1},
+		{Limit: 5000},
+		{Kinds: []engine.ActivityKind{"nonsense"}},
+		{Wait: time.Hour},
 		{Since: time.Now(), Until: time.Now().Add(-time.Hour)},
 	} {
 		if _, err := l.Query(t.Context(), box, q); engine.KindOf(err) != engine.KindInvalid {
