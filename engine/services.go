@@ -10,4 +10,5 @@ type Services struct {
 	History    History
 	Webhooks   Webhooks
 	Messages   Messages
+	Activity   Activity
 }

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/activity"
 	"github.com/atoll-sh/atoll/engine/core"
 	"github.com/atoll-sh/atoll/engine/enginetest/coretest"
 	"github.com/atoll-sh/atoll/engine/secret"
@@ -94,6 +96,9 @@ func matrix() map[string]row {
 		"GET /sandbox/{sandboxId}/organization":                  {scope: object},
 		"GET /sandbox/{sandboxId}/region-quota":                  {scope: object},
 		"GET /sandbox/{sandboxIdOrName}/stats":                   {scope: object},
+		"GET /sandbox/{sandboxIdOrName}/activity":                {scope: object},
+		"GET /sandbox/{sandboxIdOrName}/activity/report":         {scope: object},
+		"GET /sandbox/{sandboxIdOrName}/activity/verify":         {scope: object},
 
 		"POST /sandbox/{sandboxIdOrName}/ssh-access":                                     {scope: object},
 		"DELETE /sandbox/{sandboxIdOrName}/ssh-access":                                   {scope: object},
@@ -250,6 +255,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{T: t, Rig: coretest.New(t, func(c *core.Config) {
 		c.Box = keys
+		c.Ledger = openLedger(t)
 		c.Dialer = dialer(box.Listener.Addr().String())
 		c.Doctor = func(context.Context) (engine.Report, error) { return engine.Report{}, nil }
 	})}
@@ -258,7 +264,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(w.hooks.Close)
 	agents, err := mcp.New(
-		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector()},
+		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector(), Activity: w.Activity()},
 		mcp.Options{Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) }})
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +276,7 @@ func newWorld(t *testing.T) *world {
 		Shutdown: func() {}, Limits: []engine.RateLimit{many},
 		Services: engine.Services{
 			Secrets: w.Secrets(), Registries: w.Registries(), Catalog: w.Catalog(), WarmPools: w.WarmPools(), History: w.History(),
-			Webhooks: w.hooks, Messages: w.hooks.Messages(),
+			Webhooks: w.hooks, Messages: w.hooks.Messages(), Activity: w.Activity(),
 		},
 	})
 	if err != nil {
@@ -291,6 +297,16 @@ func newWorld(t *testing.T) *world {
 	w.stranger, w.strange = u.Secret, p
 	w.bad = map[string]string{"no key": "", "an unknown key": "atl_nobody", "a revoked key": w.revoked(), "an expired key": w.expired()}
 	return w
+}
+
+func openLedger(t *testing.T) *activity.Ledger {
+	t.Helper()
+	l, err := activity.Open(activity.Config{Dir: t.TempDir(), Key: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
 }
 
 type dialer string

@@ -213,6 +213,7 @@ func (s *Server) handler(t tools.Tool) server.ToolHandlerFunc {
 		defer cancel(nil)
 		defer context.AfterFunc(s.life, func() { cancel(tools.ErrShutdown) })()
 
+		ctx = engine.WithCaller(ctx, engine.Caller{Door: "mcp", Principal: principalOf(ctx)})
 		p := newProgress(ctx, req)
 		defer p.close()
 		began := time.Now()

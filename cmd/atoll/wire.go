@@ -15,6 +15,7 @@ import (
 
 	"github.com/atoll-sh/atoll/ebpf/kernel"
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/activity"
 	"github.com/atoll-sh/atoll/engine/config"
 	"github.com/atoll-sh/atoll/engine/driver/container"
 	"github.com/atoll-sh/atoll/engine/egress"
@@ -47,6 +48,7 @@ type host struct {
 	unfiltered error          // why there is none
 	driver     *container.Driver
 	runner     *runner.Runner
+	ledger     *activity.Ledger
 }
 
 // watchers are told by the runner of what happens without being asked for.
@@ -97,6 +99,9 @@ func (h *host) open(ctx context.Context, tell watchers) (err error) {
 	paths, err := libexec.Extract(filepath.Join(cfg.Home, "libexec"))
 	if err != nil {
 		return err
+	}
+	if err := h.openLedger(); err != nil {
+		return fmt.Errorf("open ledger: %w", err)
 	}
 	// The network first: it makes the directory of namespaces a shared mount,
 	// and containerd must see it so.
@@ -223,6 +228,9 @@ func (h *host) close() {
 	if h.containerd != nil {
 		h.containerd.Close()
 	}
+	if h.ledger != nil {
+		h.ledger.Close()
+	}
 	if h.lock != nil {
 		h.lock.Close()
 	}
@@ -234,6 +242,7 @@ func (h *host) destroy(ctx context.Context) error {
 	err := h.runner.StopAll(ctx)
 	h.runner.Close()
 	err = errors.Join(err, h.driver.Destroy(ctx), h.images.Close(), h.networks.Destroy(ctx), h.closeFilter(), h.disks.Destroy(ctx), h.containerd.Stop(ctx), os.RemoveAll(h.runDir))
+	h.ledger.Close()
 	h.lock.Close()
 	h.runner, h.driver, h.images, h.networks, h.disks, h.containerd, h.lock = nil, nil, nil, nil, nil, nil, nil
 	return err

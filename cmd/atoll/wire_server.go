@@ -94,6 +94,7 @@ func (s *server) open(ctx context.Context) error {
 	tell.Lock()
 	tell.core, tell.check = s.core, rec.Poke
 	tell.Unlock()
+	s.watchActivity(ctx)
 	s.prepareImages(ctx)
 	s.tendServices(ctx)
 	return s.openGateway(ctx)
@@ -146,7 +147,7 @@ func (s *server) openCore(ctx context.Context) error {
 		return err
 	}
 	s.core, err = core.New(core.Config{
-		Store: db, Cluster: announcer{bus, s.hooks}, Dialer: s.host.runner, Secret: previewKey, Box: box, Target: s.cfg.Region, Log: s.log,
+		Store: db, Cluster: announcer{bus, s.hooks}, Dialer: s.host.runner, Ledger: s.host.ledger, Secret: previewKey, Box: box, Target: s.cfg.Region, Log: s.log,
 		OnDemand: []string{image.DesktopRef},
 		Doctor:   func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
 	})
@@ -202,7 +203,10 @@ func (s *server) openGateway(ctx context.Context) error {
 	// Sessions of agents survive a restart, but not a change of the key.
 	sessionKey := sha256.Sum256([]byte("mcp sessions of " + s.cfg.APIKey))
 	agents, err := mcp.New(
-		mcp.Backend{Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(), Inspector: s.core.Inspector(), Previews: urls},
+		mcp.Backend{
+			Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(), Inspector: s.core.Inspector(),
+			Previews: urls, Activity: s.core.Activity(),
+		},
 		mcp.Options{
 			Version: version, Log: s.log, SessionKey: sessionKey[:],
 			Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) },

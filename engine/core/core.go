@@ -136,6 +136,7 @@ type Config struct {
 	Scheduler       *scheduler.Scheduler
 	Dialer          ToolboxDialer
 	Secret          []byte                                           // that preview secrets are derived from; empty: one for this process
+	Ledger          Ledger                                           // of what sandboxes did; nil: none is kept
 	Box             *secret.Box                                      // seals secrets; nil: none are kept
 	DefaultSnapshot string                                           // name; empty: atoll-small
 	OnDemand        []string                                         // images of the server's own snapshots that are built when first needed

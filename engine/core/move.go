@@ -88,6 +88,7 @@ func (c *Core) gone(sb *store.Sandbox) {
 }
 
 func (c *Core) publish(kind string, sb *store.Sandbox, old string) {
+	c.lived(kind, sb)
 	copied := sb.Sandbox
 	c.Cluster.Publish(engine.Event{
 		Type: kind, OrganizationID: sb.OrganizationID, Time: c.Now().UTC(),

@@ -64,7 +64,7 @@ func (t *toolbox) counted(req *http.Request) (*http.Response, error) {
 	if !engine.Quiet(req.Context()) {
 		end = t.core.activity.begin(t.id, t.core.Now)
 	}
-	return t.send(req, end)
+	return t.send(t.recorded(req), end)
 }
 
 // send forwards a request and calls end when the answer is over.

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 
@@ -29,12 +30,15 @@ type Filter struct {
 	log    *slog.Logger
 	kernel *kernel.Filter
 	proxy  *proxy
+	teller atomic.Pointer[teller]
 
 	mu      sync.Mutex
 	host    network.Host
 	slots   map[int]*slot
-	next    uint32         // number of the next sandbox
-	adopted map[int]uint32 // devices that an earlier run gave a policy, with the number of their sandbox
+	next    uint32           // number of the next sandbox
+	numbers map[uint32]*slot // all of slots, and some that are gone
+	past    []uint32         // numbers of those, the oldest first
+	adopted map[int]uint32   // devices that an earlier run gave a policy, with the number of their sandbox
 }
 
 // slot is one sandbox's network.
@@ -60,7 +64,7 @@ func Open(dir string, log *slog.Logger) (*Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Filter{log: log, kernel: k, slots: map[int]*slot{}, adopted: k.Devices(), next: 1}
+	f := &Filter{log: log, kernel: k, slots: map[int]*slot{}, numbers: map[uint32]*slot{}, adopted: k.Devices(), next: 1}
 	for _, n := range f.adopted {
 		f.next = max(f.next, n+1)
 	}
@@ -116,7 +120,8 @@ func (f *Filter) Attach(s network.Slot, device int) error {
 		number = f.next
 		f.next++
 	}
-	f.slots[s.Index] = &slot{device: d, number: number, fresh: !known, names: map[netip.Addr]string{}}
+	st := &slot{device: d, number: number, fresh: !known, names: map[netip.Addr]string{}}
+	f.slots[s.Index], f.numbers[number] = st, st
 	return nil
 }
 
@@ -174,6 +179,9 @@ func (f *Filter) Detach(s network.Slot) error {
 	f.mu.Lock()
 	st := f.slots[s.Index]
 	delete(f.slots, s.Index)
+	if st != nil {
+		f.rememberLocked(st.number)
+	}
 	f.mu.Unlock()
 	f.proxy.drop(s.Index)
 	if st == nil {

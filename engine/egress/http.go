@@ -106,6 +106,7 @@ func (p *proxy) forwarder() http.Handler {
 		}
 		if err != nil {
 			p.log.Debug("HTTP request refused", "slot", c.slot, "host", r.Host, "err", err)
+			p.refused(c.conn, r.Host, err)
 			w.Header().Set("Connection", "close")
 			http.Error(w, "Refused: "+err.Error(), http.StatusForbidden)
 			return

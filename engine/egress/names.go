@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -54,15 +55,26 @@ func (f *Filter) Question(index int, q []byte) (ask, answer []byte) {
 	}
 	policy, byName := st.policy, st.byName
 	f.mu.Unlock()
+	header, question, err := parseQuestion(q)
 	if !byName && policy.Egress.Default == policies.Allow {
+		if err == nil {
+			f.tell(index, nameRecord(plainName(question), policies.Decision{Allow: true, Rule: "default"}))
+		}
 		return q, nil
 	}
-	header, question, err := parseQuestion(q)
 	if err != nil || question.Class != dnsmessage.ClassINET {
 		return nil, reply(q, dnsmessage.RCodeFormatError, 0)
 	}
 	name, err := policies.CanonicalName(question.Name.String())
-	if err != nil || !policies.Decide(policy, policies.LookupRequest{Name: name}).Allow || !f.within(index, name) {
+	decision := policies.Decision{Reason: "it is no proper name"}
+	if err == nil {
+		decision = policies.Decide(policy, policies.LookupRequest{Name: name})
+	}
+	if decision.Allow && !f.within(index, name) {
+		decision.Allow, decision.Reason = false, "more names than a wildcard may stand for"
+	}
+	f.tell(index, nameRecord(plainName(question), decision))
+	if !decision.Allow {
 		f.log.Debug("name refused", "slot", index, "name", question.Name.String())
 		return nil, reply(q, dnsmessage.RCodeNameError, edeProhibited)
 	}
@@ -71,6 +83,9 @@ func (f *Filter) Question(index int, q []byte) (ask, answer []byte) {
 	}
 	return buildQuestion(header.ID, name, question.Type), nil
 }
+
+// plainName is the name of a question as it came, without the last dot.
+func plainName(q dnsmessage.Question) string { return strings.TrimSuffix(q.Name.String(), ".") }
 
 // within tells whether a name that only wildcards match fits the budget.
 func (f *Filter) within(index int, name string) bool {

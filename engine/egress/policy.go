@@ -48,7 +48,7 @@ func FromNetwork(n engine.NetworkPolicy) (*policies.Policy, error) {
 // compile makes of a policy what the kernel judges. A rule's number is its
 // place in the policy, from 1.
 func compile(p *policies.Policy) kernel.Policy {
-	k := kernel.Policy{DefaultAllow: p.Egress.Default == policies.Allow}
+	k := kernel.Policy{DefaultAllow: p.Egress.Default == policies.Allow, LogAllow: true}
 	for i, r := range p.Egress.Rules {
 		for _, n := range r.Networks {
 			k.Rules = append(k.Rules, kernel.Rule{ID: uint32(i + 1), Network: n, Deny: r.Verdict != policies.Allow, Ranges: ranges(r.Ports)})

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/policies"
 )
 
@@ -231,6 +232,19 @@ func (p *proxy) permit(c *conn, name string) error {
 		return &refusal{host: canonical, port: c.port, decision: d}
 	}
 	return nil
+}
+
+// refused tells of a connection or request that was not let through.
+func (p *proxy) refused(c *conn, host string, err error) {
+	r := engine.ActivityRecord{
+		Kind: engine.ActivityDeny, Protocol: "tcp", Host: host, Local: c.RemoteAddr().String(), Remote: ":" + strconv.Itoa(int(c.port)),
+		Reason: err.Error(),
+	}
+	var by *refusal
+	if errors.As(err, &by) {
+		r.Host, r.Rule, r.Reason = by.host, by.decision.Rule, by.decision.Reason
+	}
+	p.filter.tell(c.slot, r)
 }
 
 // refusal is a denial by policy.

@@ -35,6 +35,7 @@ func (p *proxy) serveTLS(c *conn) {
 	}
 	if err != nil {
 		p.log.Debug("TLS connection refused", "slot", c.slot, "err", err)
+		p.refused(c, name, err)
 		alert(c.Conn)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"time"
@@ -22,12 +23,30 @@ func (t *Toolbox) execute(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	command, envs := liftExports(q.Command, q.Envs)
-	c := process.Command{Script: command, Cwd: q.Cwd, Env: envs, User: q.User}
+	c := process.Command{Script: command, Cwd: q.Cwd, Env: withCall(r, envs), User: q.User}
 	res, err := t.runner.Run(r.Context(), c, process.Input{Stdin: q.Stdin, Timeout: timeout, Split: q.Split})
 	if err := finished(res, q.Timeout, err); err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, res)
+}
+
+// callHeader is how the server says which call of its ledger a request is.
+const callHeader = "X-Atoll-Call"
+
+// withCall tells a process by which call it was begun. What the caller set
+// itself stays.
+func withCall(r *http.Request, env map[string]string) map[string]string {
+	call := r.Header.Get(callHeader)
+	if call == "" || env["ATOLL_CALL"] != "" {
+		return env
+	}
+	with := maps.Clone(env)
+	if with == nil {
+		with = map[string]string{}
+	}
+	with["ATOLL_CALL"] = call
+	return with
 }
 
 // seconds checks a timeout.
@@ -69,6 +88,7 @@ func (t *Toolbox) codeRun(w http.ResponseWriter, r *http.Request) error {
 	if q.Code == "" {
 		return wire.BadRequest("code: it is empty; give a program")
 	}
+	q.Envs = withCall(r, q.Envs)
 	res, charts, err := t.code.Run(r.Context(), q, process.Input{Timeout: timeout})
 	if err := finished(res, q.Timeout, err); err != nil {
 		return err

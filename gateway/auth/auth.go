@@ -39,8 +39,10 @@ func New(keys engine.Keys, now func() time.Time, limits ...engine.RateLimit) *Gu
 
 type principalKey struct{}
 
-// With returns a context that carries the principal.
+// With returns a context that carries the principal, who is then also the
+// caller of toolboxes.
 func With(ctx context.Context, p engine.Principal) context.Context {
+	ctx = engine.WithCaller(ctx, engine.Caller{Door: "api", Principal: p})
 	return context.WithValue(ctx, principalKey{}, p)
 }
 

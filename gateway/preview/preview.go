@@ -217,6 +217,7 @@ func (p *Previews) serve(w http.ResponseWriter, r *http.Request, at place) {
 			return
 		}
 	}
+	ctx = engine.WithCaller(ctx, engine.Caller{Door: "preview", Principal: engine.CallerOf(ctx).Principal})
 	quiet := r.Header.Get(skipActivity) == "true"
 	at.noCORS = r.Header.Get(disableCORS) == "true"
 	strip(r, v)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -119,7 +120,18 @@ func (s *Server) toolbox(v *engine.SSHVisit) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(rt), nil
+	return client.New(visiting{rt, engine.Caller{Door: "ssh", Principal: engine.Principal{OrganizationID: v.OrganizationID}}}), nil
+}
+
+// visiting says who is behind the calls of a connection.
+type visiting struct {
+	http.RoundTripper
+	caller engine.Caller
+}
+
+// RoundTrip implements http.RoundTripper.
+func (v visiting) RoundTrip(req *http.Request) (*http.Response, error) {
+	return v.RoundTripper.RoundTrip(req.WithContext(engine.WithCaller(req.Context(), v.caller)))
 }
 
 // drain closes a connection and throws away what it has asked for, without

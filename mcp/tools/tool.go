@@ -19,20 +19,22 @@ import (
 
 // The toolsets.
 const (
-	SetCore = "core"
-	SetAll  = "all"
+	SetCore     = "core"
+	SetActivity = "activity"
+	SetAll      = "all"
 )
 
 // Sets lists the names a client may ask for.
-func Sets() []string { return []string{SetAll, SetCore} }
+func Sets() []string { return []string{SetAll, SetCore, SetActivity} }
 
-// Backend is what the tools work on. Inspector may be nil.
+// Backend is what the tools work on. Inspector and Activity may be nil.
 type Backend struct {
 	Sandboxes engine.Sandboxes
 	Snapshots engine.Snapshots
 	Toolboxes engine.Toolboxes
 	Inspector engine.Inspector
 	Previews  Previews
+	Activity  engine.Activity
 }
 
 // Previews makes URLs of ports. A signed one opens its port to whoever has it.
@@ -126,6 +128,7 @@ func (k *Kit) Tools() []Tool {
 		k.kit.fileTools(),
 		k.kit.previewTools(),
 		k.kit.snapshotTools(),
+		k.kit.activityTools(),
 	)
 	slices.SortFunc(all, func(a, b Tool) int { return strings.Compare(a.Name, b.Name) })
 	return all

@@ -122,6 +122,7 @@ func (a *app) commands() []*cobra.Command {
 		newUserCommand(a),
 		newPolicyCommand(a),
 		newNetworkCommand(a),
+		newActivityCommand(a),
 		newDoctorCommand(a),
 		newVersionCommand(a),
 	}
