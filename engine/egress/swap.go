@@ -216,11 +216,12 @@ func (s *swap) response(r *http.Response) error {
 		return nil
 	}
 	if r.ContentLength > 0 && r.ContentLength <= maxSwapBody {
-		b, err := io.ReadAll(io.LimitReader(r.Body, maxSwapBody))
+		b, err := io.ReadAll(io.LimitReader(r.Body, maxSwapBody+1)) // to its very end, where trailers are
 		r.Body.Close()
 		if err != nil {
 			return err
 		}
+		s.clean(r.Trailer)
 		b = []byte(replace(string(b), s.redacted))
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
 		r.Header.Set("Content-Length", strconv.Itoa(len(b)))

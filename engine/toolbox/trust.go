@@ -41,7 +41,12 @@ func (t *Toolbox) trust(q wire.Trust) error {
 	one, all := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca-bundle.pem")
 	if q.Certificate == "" {
 		t.runner.SetTrust(nil)
-		return errors.Join(gone(one), gone(all))
+		for _, name := range []string{one, all} {
+			if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.log.Warn("a certificate that nothing uses stays", "file", name, "err", err)
+			}
+		}
+		return nil
 	}
 	if block, rest := pem.Decode([]byte(q.Certificate)); block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
 		return wire.BadRequest("certificate: it is not one certificate in PEM")
@@ -108,11 +113,4 @@ func replaceFile(name string, b []byte) error {
 		return err
 	}
 	return os.Rename(f.Name(), name)
-}
-
-func gone(name string) error {
-	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }
