@@ -19,7 +19,7 @@ import (
 
 const (
 	maxUpstreams = 32 // connections to the host, for one of the sandbox
-	maxStreams   = 128
+	maxStreams   = 64
 )
 
 // sealedConn is a connection whose TLS the proxy ends, because a secret is for
@@ -28,6 +28,7 @@ type sealedConn struct {
 	*webConn
 	hello   *bytes.Reader // what was read already
 	host    string        // canonical; the only one that it is for
+	seal    *seal         // that it began with; its secrets may be others by now
 	forward *httputil.ReverseProxy
 }
 
@@ -75,7 +76,7 @@ func (p *proxy) intercept(c *conn, s *seal, name string, hello []byte) {
 		p.forget(c)
 		transport.CloseIdleConnections()
 	}
-	k := &sealedConn{webConn: &webConn{conn: c, closed: closed}, hello: bytes.NewReader(hello), host: host, forward: sealedForwarder(transport, host)}
+	k := &sealedConn{webConn: &webConn{conn: c, closed: closed}, hello: bytes.NewReader(hello), host: host, seal: s, forward: sealedForwarder(transport, host)}
 	p.opened.give(tls.Server(k, s.ca.server(host)))
 }
 
@@ -144,13 +145,19 @@ func (p *proxy) serveSealed(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Refused: "+err.Error(), http.StatusForbidden)
 		return
 	}
+	leave, err := enter(r.Context(), c.seal.requests)
+	if err != nil {
+		return // the sandbox has gone
+	}
+	defer leave()
 	_, bindings, err := p.filter.bindings(r.Context(), c.slot, name)
 	if err != nil {
 		p.log.Warn("secrets of a sandbox cannot be read", "slot", c.slot, "err", err)
 		http.Error(w, "The sandbox's secrets cannot be read now", http.StatusBadGateway)
 		return
 	}
-	s := newSwap(bindings)
+	s := newSwap(bindings, c.seal.bodies)
+	defer s.close()
 	if err := s.request(r); err != nil {
 		http.Error(w, err.Error(), engineStatus(err))
 		return

@@ -13,6 +13,24 @@ import (
 type seal struct {
 	sandbox string
 	ca      *authority
+	// Places for requests, and for those whose body is in memory: a sandbox
+	// must not fill the server's.
+	requests, bodies chan struct{}
+}
+
+const (
+	maxRequests = 256
+	maxBodies   = 16
+)
+
+// enter takes a place, waiting for one. The returned function gives it back.
+func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // SetResolver says who knows the secrets. Until then connections of sandboxes
@@ -37,7 +55,9 @@ func (f *Filter) Seal(s network.Slot, sandbox string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ca.pem, f.resealLocked(st, &seal{sandbox: sandbox, ca: ca})
+	return ca.pem, f.resealLocked(st, &seal{
+		sandbox: sandbox, ca: ca, requests: make(chan struct{}, maxRequests), bodies: make(chan struct{}, maxBodies),
+	})
 }
 
 // Unseal ends what Seal began. Nothing trusts the certificate's key any more,

@@ -327,6 +327,8 @@ func TestOpenPolicyWithSecrets(t *testing.T) {
 		t.Error("a question for the keys of an encrypted hello was passed on")
 	}
 	// Without secrets it is as it was, and nothing ends TLS.
+	old, err := w.filter.Seal(s, "sb")
+	must(t, err)
 	must(t, w.filter.Unseal(s))
 	if _, _, err := ask(client(t, s, pool, good4+":443", true), "https://good.example/echo", "", holder, ""); !isUnknownAuthority(err) {
 		t.Errorf("after the end of the seal: %v", err)
@@ -336,13 +338,13 @@ func TestOpenPolicyWithSecrets(t *testing.T) {
 	}
 	again, err := w.filter.Seal(s, "sb")
 	must(t, err)
-	if pool.AppendCertsFromPEM(again); len(pool.Subjects()) != 2 { //nolint:staticcheck // a pool of its own
+	if string(old) == string(again) {
 		t.Error("a new seal has the old certificate")
 	}
 }
 
 func TestSwapBounds(t *testing.T) {
-	s := newSwap([]secret.Binding{{Placeholder: holder, Value: secret.NewValue(strings.Repeat("v", 60<<10))}})
+	s := newSwap([]secret.Binding{{Placeholder: holder, Value: secret.NewValue(strings.Repeat("v", 60<<10))}}, make(chan struct{}, 9))
 	req := func(auth, kind, body string) *http.Request {
 		r, err := http.NewRequest("POST", "https://good.example/", strings.NewReader(body))
 		must(t, err)
@@ -356,7 +358,7 @@ func TestSwapBounds(t *testing.T) {
 	if err := s.request(req("", "text/plain", strings.Repeat(holder, 200))); engine.KindOf(err) != engine.KindExhausted {
 		t.Errorf("a large body: %v", err)
 	}
-	line := newSwap([]secret.Binding{{Placeholder: holder, Value: secret.NewValue("two\nlines of it")}})
+	line := newSwap([]secret.Binding{{Placeholder: holder, Value: secret.NewValue("two\nlines of it")}}, make(chan struct{}, 9))
 	if err := line.request(req(holder, "", "")); engine.KindOf(err) != engine.KindInvalid {
 		t.Errorf("a value of two lines in a header: %v", err)
 	}

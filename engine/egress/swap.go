@@ -23,6 +23,7 @@ import (
 const (
 	maxSwapHead  = 256 << 10 // bytes that values may add to head and URL of a request
 	maxSwapBody  = 1 << 20   // a request's body of a known length beyond it stays as it is
+	maxSwapKept  = 64 << 10  // a longer response flows, without a length
 	maxSwapGrown = 8 << 20   // of such a body, when values are in it
 	minRedacted  = 8         // bytes of a value below which it is not looked for in responses
 )
@@ -34,14 +35,23 @@ type pair struct{ old, fresh string }
 type swap struct {
 	bindings []secret.Binding
 	redacted []pair // what may not come back, in its usual spellings
+	bodies   chan struct{}
+	leave    func() // gives its place among bodies back; nil: it has none
 }
 
-func newSwap(bindings []secret.Binding) *swap {
-	s := &swap{bindings: bindings}
+// newSwap must be closed after its request.
+func newSwap(bindings []secret.Binding, bodies chan struct{}) *swap {
+	s := &swap{bindings: bindings, bodies: bodies}
 	for _, b := range bindings {
 		s.redact(b.Value.Reveal(), b.Placeholder)
 	}
 	return s
+}
+
+func (s *swap) close() {
+	if s.leave != nil {
+		s.leave()
+	}
 }
 
 // redact adds a text that must not come back.
@@ -190,6 +200,10 @@ func (s *swap) body(r *http.Request) error {
 	if r.ContentLength > maxSwapBody {
 		return nil
 	}
+	var err error
+	if s.leave, err = enter(r.Context(), s.bodies); err != nil {
+		return err
+	}
 	b, err := io.ReadAll(io.LimitReader(r.Body, maxSwapBody))
 	r.Body.Close()
 	if err != nil {
@@ -215,8 +229,8 @@ func (s *swap) response(r *http.Response) error {
 		r.Body = &ending{ReadCloser: r.Body, end: func() { s.clean(r.Trailer) }}
 		return nil
 	}
-	if r.ContentLength > 0 && r.ContentLength <= maxSwapBody {
-		b, err := io.ReadAll(io.LimitReader(r.Body, maxSwapBody+1)) // to its very end, where trailers are
+	if r.ContentLength > 0 && r.ContentLength <= maxSwapKept {
+		b, err := io.ReadAll(io.LimitReader(r.Body, maxSwapKept+1)) // to its very end, where trailers are
 		r.Body.Close()
 		if err != nil {
 			return err
