@@ -168,13 +168,18 @@ func (s secrets) Update(ctx context.Context, ref engine.SecretRef, u engine.Upda
 		return engine.Secret{}, public(err)
 	}
 	if u.Hosts != nil {
-		s.eachUser(ctx, row, s.tellTravels)
+		s.eachUser(ctx, row, func(ctx context.Context, sb *store.Sandbox) error {
+			if !running(sb) {
+				return nil
+			}
+			return s.tellTravels(ctx, sb)
+		})
 	}
 	return row.Secret, nil
 }
 
-// eachUser calls f for the running sandboxes of a secret whose hosts changed.
-// What fails is made good when they start again.
+// eachUser calls f for the sandboxes of a secret that changed or went. What
+// fails is logged; it is made good when they start again.
 func (s secrets) eachUser(ctx context.Context, row store.Secret, f func(context.Context, *store.Sandbox) error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitRemove)
 	defer cancel()
@@ -185,9 +190,6 @@ func (s secrets) eachUser(ctx context.Context, row store.Secret, f func(context.
 	var g errgroup.Group
 	g.SetLimit(detachAtOnce)
 	for _, sb := range users {
-		if !running(&sb) {
-			continue
-		}
 		g.Go(func() error {
 			if err := f(ctx, &sb); err != nil {
 				s.Log.Warn("a sandbox does not know of a changed secret", "secret", row.ID, "sandbox", sb.ID, "error", err)
@@ -227,23 +229,7 @@ func (s secrets) Delete(ctx context.Context, ref engine.SecretRef) error {
 	if err := s.Store.DeleteSecret(ctx, row.OrganizationID, row.ID); err != nil {
 		return public(err)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitRemove)
-	defer cancel()
-	users, err := s.Store.SandboxesWithSecret(ctx, row.OrganizationID, row.ID)
-	if err != nil {
-		s.Log.Warn("sandboxes of a deleted secret not found", "secret", row.ID, "error", err)
-	}
-	var g errgroup.Group
-	g.SetLimit(detachAtOnce)
-	for _, sb := range users {
-		g.Go(func() error {
-			if err := s.lose(ctx, sb, row.ID); err != nil {
-				s.Log.Warn("deleted secret still named in a sandbox", "secret", row.ID, "sandbox", sb.ID, "error", err)
-			}
-			return nil
-		})
-	}
-	_ = g.Wait()
+	s.eachUser(ctx, row, func(ctx context.Context, sb *store.Sandbox) error { return s.lose(ctx, *sb, row.ID) })
 	return nil
 }
 
