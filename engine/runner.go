@@ -37,6 +37,7 @@ type Launch struct {
 	Labels      map[string]string
 	Resources   Resources
 	Network     NetworkPolicy
+	Secrets     bool // a secret is attached that may be sent somewhere
 	Cold        bool
 }
 
@@ -76,6 +77,9 @@ type Runner interface {
 	Remove(ctx context.Context, sandbox string) error // nil when already gone
 	Resize(ctx context.Context, sandbox string, r Resources) (Instance, error)
 	SetNetwork(ctx context.Context, sandbox string, p NetworkPolicy) error
+	// SetSecrets says whether a sandbox has secrets that may be sent somewhere,
+	// so that they are put into its traffic and its processes trust that.
+	SetSecrets(ctx context.Context, sandbox string, on bool) error
 	SaveDisk(ctx context.Context, sandbox, disk string) (SavedDisk, error)
 	DropDisk(ctx context.Context, disk string) error // nil when already gone
 	// Instances lists everything the runner holds, pool members excluded.

@@ -115,11 +115,15 @@ func (h *host) open(ctx context.Context, tell watchers) (err error) {
 	if err := h.openParts(ctx, address, paths.Shim()); err != nil {
 		return err
 	}
-	h.runner, err = runner.Open(ctx, runner.Config{
+	rc := runner.Config{
 		ID: "runner-" + h.id.ID, Home: cfg.Home, RunDir: h.runDir, Toolbox: paths.Toolbox,
 		Driver: h.driver, Disks: h.disks, Roots: roots{}, Networks: h.networks, Images: h.images,
 		Pool: poolTargets(cfg), Host: hostSize(), Log: h.log, Changed: tell.changed, Progress: tell.progress, Checkpoint: faultPoint,
-	})
+	}
+	if h.filter != nil {
+		rc.Seals = h.filter
+	}
+	h.runner, err = runner.Open(ctx, rc)
 	return err
 }
 

@@ -155,6 +155,9 @@ func (s *server) openCore(ctx context.Context) error {
 		return err
 	}
 	s.later(s.core.Close)
+	if s.host.filter != nil {
+		s.host.filter.SetResolver(s.core.SecretResolver())
+	}
 	if err := s.core.EnsureDefaults(ctx, image.DefaultSnapshots()); err != nil {
 		return err
 	}

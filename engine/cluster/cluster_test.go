@@ -79,6 +79,11 @@ func (e echo) SetNetwork(ctx context.Context, sb string, p engine.NetworkPolicy)
 	return err
 }
 
+func (e echo) SetSecrets(ctx context.Context, sb string, on bool) error {
+	_, err := e.answer(ctx, "SetSecrets", sb, on)
+	return err
+}
+
 func (e echo) SaveDisk(ctx context.Context, sb, disk string) (engine.SavedDisk, error) {
 	return as[engine.SavedDisk](e.answer(ctx, "SaveDisk", sb, disk))
 }

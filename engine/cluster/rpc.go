@@ -37,6 +37,10 @@ type (
 		Sandbox string               `json:"sandbox"`
 		Policy  engine.NetworkPolicy `json:"policy"`
 	}
+	secretsArgs struct {
+		Sandbox string `json:"sandbox"`
+		On      bool   `json:"on"`
+	}
 	diskArgs struct {
 		Sandbox string `json:"sandbox,omitempty"`
 		Disk    string `json:"disk"`
@@ -165,6 +169,11 @@ func (c client) Resize(ctx context.Context, sandbox string, r engine.Resources) 
 
 func (c client) SetNetwork(ctx context.Context, sandbox string, p engine.NetworkPolicy) error {
 	_, err := call[none](ctx, c, "SetNetwork", networkArgs{sandbox, p})
+	return err
+}
+
+func (c client) SetSecrets(ctx context.Context, sandbox string, on bool) error {
+	_, err := call[none](ctx, c, "SetSecrets", secretsArgs{sandbox, on})
 	return err
 }
 

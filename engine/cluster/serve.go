@@ -60,6 +60,9 @@ func handlers(r engine.Runner) map[string]handler {
 		"SetNetwork": noResult(func(ctx context.Context, a networkArgs) error {
 			return r.SetNetwork(ctx, a.Sandbox, a.Policy)
 		}),
+		"SetSecrets": noResult(func(ctx context.Context, a secretsArgs) error {
+			return r.SetSecrets(ctx, a.Sandbox, a.On)
+		}),
 		"SaveDisk": unary(func(ctx context.Context, a diskArgs) (engine.SavedDisk, error) {
 			return r.SaveDisk(ctx, a.Sandbox, a.Disk)
 		}),

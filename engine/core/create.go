@@ -246,7 +246,11 @@ func (s sandboxes) launchOn(ctx context.Context, b *birth, runner string) error 
 		b.watch.stage("pull")
 	}
 	b.tried = true
-	l := launch(&b.row)
+	travels, err := s.travels(ctx, &b.row)
+	if err != nil {
+		return err
+	}
+	l := launch(&b.row, travels)
 	l.Disk, l.Cold = b.disk, b.cold
 	got, err := r.Launch(ctx, l)
 	if err != nil {
@@ -300,12 +304,12 @@ func (s sandboxes) pullFor(ctx context.Context, b *birth, r engine.Runner) error
 	})
 }
 
-// launch is all that a runner needs of the row.
-func launch(sb *store.Sandbox) engine.Launch {
+// launch is all that a runner needs of the row, and of what Core.travels said.
+func launch(sb *store.Sandbox, travels bool) engine.Launch {
 	return engine.Launch{
 		Sandbox: sb.ID, Incarnation: sb.Incarnation, Name: sb.Name, Class: sb.Class,
 		Snapshot: sb.Snapshot, Image: sb.Image, ImageDigest: sb.ImageDigest, User: sb.User, WorkDir: sb.WorkDir, Env: environment(sb),
-		Entrypoint: sb.Entrypoint, Labels: sb.Labels, Resources: sb.Resources, Network: sb.Network,
+		Entrypoint: sb.Entrypoint, Labels: sb.Labels, Resources: sb.Resources, Network: sb.Network, Secrets: travels,
 	}
 }
 

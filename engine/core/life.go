@@ -89,6 +89,11 @@ func (s sandboxes) start(ctx context.Context, sb *store.Sandbox, watch *stopwatc
 		return false, err
 	}
 	before := *sb
+	travels, err := s.travels(ctx, sb)
+	if err != nil {
+		free()
+		return false, err
+	}
 	err = s.move(ctx, sb, engine.StateStarting, func(row *store.Sandbox) {
 		row.Desired, row.Incarnation = engine.DesiredStarted, row.Incarnation+1
 	})
@@ -97,7 +102,7 @@ func (s sandboxes) start(ctx context.Context, sb *store.Sandbox, watch *stopwatc
 		return false, err
 	}
 	watch.stage("place")
-	got, err := s.Cluster.Client(sb.Runner).Start(ctx, launch(sb))
+	got, err := s.Cluster.Client(sb.Runner).Start(ctx, launch(sb, travels))
 	if err != nil {
 		err = cause(ctx, err)
 		s.unstarted(ctx, sb, &before, err)

@@ -164,7 +164,59 @@ func (s secrets) Update(ctx context.Context, ref engine.SecretRef, u engine.Upda
 		return engine.Secret{}, err
 	}
 	row.UpdatedAt = s.Now().UTC()
-	return row.Secret, public(s.Store.UpdateSecret(ctx, row))
+	if err := s.Store.UpdateSecret(ctx, row); err != nil {
+		return engine.Secret{}, public(err)
+	}
+	if u.Hosts != nil {
+		s.eachUser(ctx, row, func(ctx context.Context, sb *store.Sandbox) error {
+			if !running(sb) {
+				return nil
+			}
+			return s.tellTravels(ctx, sb)
+		})
+	}
+	return row.Secret, nil
+}
+
+// eachUser calls f for the sandboxes of a secret that changed or went. What
+// fails is logged; it is made good when they start again.
+func (s secrets) eachUser(ctx context.Context, row store.Secret, f func(context.Context, *store.Sandbox) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitRemove)
+	defer cancel()
+	users, err := s.Store.SandboxesWithSecret(ctx, row.OrganizationID, row.ID)
+	if err != nil {
+		s.Log.Warn("sandboxes of a changed secret not found", "secret", row.ID, "error", err)
+	}
+	var g errgroup.Group
+	g.SetLimit(detachAtOnce)
+	for _, sb := range users {
+		g.Go(func() error {
+			if err := f(ctx, &sb); err != nil {
+				s.Log.Warn("a sandbox does not know of a changed secret", "secret", row.ID, "sandbox", sb.ID, "error", err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
+
+// travels tells whether a secret of the sandbox may be sent anywhere.
+func (c *Core) travels(ctx context.Context, sb *store.Sandbox) (bool, error) {
+	if len(sb.Secrets) == 0 {
+		return false, nil
+	}
+	rows, err := c.Store.SecretsByID(ctx, sb.OrganizationID, slices.Compact(slices.Sorted(maps.Values(sb.Secrets))))
+	return slices.ContainsFunc(rows, func(r store.Secret) bool { return len(r.Hosts) > 0 }), err
+}
+
+// tellTravels has the runner put the sandbox's secrets into its traffic, if
+// any may be sent anywhere.
+func (c *Core) tellTravels(ctx context.Context, sb *store.Sandbox) error {
+	on, err := c.travels(ctx, sb)
+	if err != nil {
+		return err
+	}
+	return c.Cluster.Client(sb.Runner).SetSecrets(ctx, sb.ID, on)
 }
 
 // Delete removes a secret at once, then takes its variable from sandboxes.
@@ -177,23 +229,7 @@ func (s secrets) Delete(ctx context.Context, ref engine.SecretRef) error {
 	if err := s.Store.DeleteSecret(ctx, row.OrganizationID, row.ID); err != nil {
 		return public(err)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limitRemove)
-	defer cancel()
-	users, err := s.Store.SandboxesWithSecret(ctx, row.OrganizationID, row.ID)
-	if err != nil {
-		s.Log.Warn("sandboxes of a deleted secret not found", "secret", row.ID, "error", err)
-	}
-	var g errgroup.Group
-	g.SetLimit(detachAtOnce)
-	for _, sb := range users {
-		g.Go(func() error {
-			if err := s.lose(ctx, sb, row.ID); err != nil {
-				s.Log.Warn("deleted secret still named in a sandbox", "secret", row.ID, "sandbox", sb.ID, "error", err)
-			}
-			return nil
-		})
-	}
-	_ = g.Wait()
+	s.eachUser(ctx, row, func(ctx context.Context, sb *store.Sandbox) error { return s.lose(ctx, *sb, row.ID) })
 	return nil
 }
 
@@ -300,6 +336,9 @@ func environment(sb *store.Sandbox) map[string]string {
 func (c *Core) tellSecrets(ctx context.Context, sb *store.Sandbox, old map[string]string) error {
 	if c.Dialer == nil {
 		return engine.Errorf(engine.KindUnsupported, "this server does not reach toolboxes")
+	}
+	if err := c.tellTravels(ctx, sb); err != nil {
+		return err
 	}
 	update := wire.UpdateEnv{Set: map[string]string{}, UnsetValuePrefix: secret.PlaceholderPrefix}
 	for variable, value := range environment(sb) {

@@ -93,6 +93,9 @@ func TestSecretsAreLateBound(t *testing.T) {
 	if d := cmp.Diff(want, r.runner.Launched(sb.ID).Env); d != "" {
 		t.Error(d)
 	}
+	if !r.runner.Launched(sb.ID).Secrets {
+		t.Error("the runner does not know that a secret may be sent somewhere")
+	}
 	if d := cmp.Diff(map[string]string{"PLAIN": "1", "KEY": "mine"}, sb.Env); d != "" {
 		t.Errorf("the sandbox's own environment: %s", d)
 	}

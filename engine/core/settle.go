@@ -147,7 +147,10 @@ func (c *Core) ApplyNetwork(ctx context.Context, row Row) error {
 		return err
 	}
 	defer end()
-	return c.Cluster.Client(sb.Runner).SetNetwork(ctx, sb.ID, sb.Network)
+	if err := c.Cluster.Client(sb.Runner).SetNetwork(ctx, sb.ID, sb.Network); err != nil || len(sb.Secrets) == 0 {
+		return err
+	}
+	return c.tellTravels(ctx, sb)
 }
 
 // RemoveOrphan removes an instance that no row knows. It asks the store once

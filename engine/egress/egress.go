@@ -22,6 +22,7 @@ import (
 	kernel "github.com/atoll-sh/atoll/ebpf/egress"
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/network"
+	"github.com/atoll-sh/atoll/engine/secret"
 	"github.com/atoll-sh/atoll/policies"
 )
 
@@ -31,6 +32,8 @@ type Filter struct {
 	kernel *kernel.Filter
 	proxy  *proxy
 	teller atomic.Pointer[teller]
+
+	resolver atomic.Pointer[secret.Resolver] // nil until SetResolver
 
 	mu      sync.Mutex
 	host    network.Host
@@ -47,6 +50,7 @@ type slot struct {
 	number uint32           // of the sandbox, to the kernel
 	policy *policies.Policy // nil until the first Apply
 	byName bool             // the policy allows names
+	seal   *seal            // what puts secrets into its traffic; nil: it has none
 	fresh  bool             // nothing was resolved for it by an earlier run
 	names  map[netip.Addr]string
 	budget nameBudget
@@ -133,22 +137,41 @@ func (f *Filter) Apply(s network.Slot, p engine.NetworkPolicy) error {
 	if err != nil {
 		return err
 	}
-	program := compile(policy)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	st := f.slots[s.Index]
-	if st == nil || st.device.Name != s.Device {
-		return engine.Errorf(engine.KindInternal, "network slot %d has no filter", s.Index)
+	st, err := f.slotLocked(s)
+	if err != nil {
+		return err
 	}
 	if err := f.forgetNamesLocked(st, policy); err != nil {
 		return err
 	}
+	if err := f.enforceLocked(st, policy); err != nil {
+		return err
+	}
+	f.proxy.recheck(s.Index, policy)
+	return nil
+}
+
+func (f *Filter) slotLocked(s network.Slot) (*slot, error) {
+	st := f.slots[s.Index]
+	if st == nil || st.device.Name != s.Device {
+		return nil, engine.Errorf(engine.KindInternal, "network slot %d has no filter", s.Index)
+	}
+	return st, nil
+}
+
+// enforceLocked gives the kernel a policy. Web connections of a sandbox with
+// secrets go through the proxy whatever the policy is about.
+func (f *Filter) enforceLocked(st *slot, policy *policies.Policy) error {
+	program := compile(policy)
+	byName := program.Proxy
+	program.Proxy = byName || st.seal != nil
 	if err := f.kernel.Apply(st.device, st.number, program); err != nil {
 		return engine.Errorf(engine.KindInvalid, "the network policy cannot be enforced: %v", err).
 			WithHint("use fewer or wider ranges")
 	}
-	st.policy, st.byName, st.fresh = policy, program.Proxy, true
-	f.proxy.recheck(s.Index, policy)
+	st.policy, st.byName, st.fresh = policy, byName, true
 	return nil
 }
 

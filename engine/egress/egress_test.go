@@ -62,6 +62,8 @@ type world struct {
 	manager *network.Manager
 	bpf     string
 	asked   *asked
+	roots   *x509.CertPool // of the internet's servers
+	got     received
 }
 
 // asked records the names that reached the internet's name server.
@@ -84,7 +86,7 @@ func (a *asked) has(n string) bool {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, asked: &asked{}, bpf: filepath.Join(t.TempDir(), "bpf")}
+	w := &world{t: t, asked: &asked{}, roots: x509.NewCertPool(), bpf: filepath.Join(t.TempDir(), "bpf")}
 	w.net = networktest.NewInternet(t, good4+"/32", evil4+"/32", good6+"/128")
 	must(t, kernel.Mount(w.bpf))
 	t.Cleanup(func() { must(t, kernel.Unmount(w.bpf)) })
@@ -106,6 +108,7 @@ func (w *world) open() {
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.filter, err = Open(w.bpf, log)
 	must(w.t, err)
+	w.filter.proxy.roots = w.roots
 	w.manager, err = network.Open(w.t.Context(), network.Config{
 		ID: "e1", Index: -1, Resolvers: []netip.AddrPort{netip.MustParseAddrPort(good4 + ":53")}, Filter: w.filter, Log: log,
 	})
@@ -131,9 +134,13 @@ func (w *world) serve() error {
 	for _, a := range []string{good4, evil4, good6} {
 		who := map[string]string{good4: "good", good6: "good", evil4: "evil"}[a]
 		h := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/echo") {
+				w.got.echo(rw, r)
+				return
+			}
 			fmt.Fprintf(rw, "%s served %s%s", who, r.Host, r.URL.Path)
 		}), ReadHeaderTimeout: wait}
-		for port, config := range map[string]*tls.Config{"80": nil, "443": {Certificates: []tls.Certificate{certificate(w.t)}}} {
+		for port, config := range map[string]*tls.Config{"80": nil, "443": {Certificates: []tls.Certificate{w.certificate()}, NextProtos: []string{"h2", "http/1.1"}}} {
 			l, err := net.Listen("tcp", net.JoinHostPort(a, port))
 			if err != nil {
 				return err
@@ -226,7 +233,8 @@ func records(owner dnsmessage.Name, name string, t dnsmessage.Type) (out []dnsme
 	return out
 }
 
-func certificate(t *testing.T) tls.Certificate {
+func (w *world) certificate() tls.Certificate {
+	t := w.t
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	tmpl := &x509.Certificate{
@@ -235,6 +243,9 @@ func certificate(t *testing.T) tls.Certificate {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	must(t, err)
+	cert, err := x509.ParseCertificate(der)
+	must(t, err)
+	w.roots.AddCert(cert)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 

@@ -24,6 +24,7 @@ const (
 	maxLearnTTL   = 24 * time.Hour
 	learnGrace    = 30 * time.Second
 	ednsSize      = 1232
+	typeHTTPS     = 65
 	edeFiltered   = 17 // extended DNS errors, RFC 8914
 	edeProhibited = 18
 )
@@ -53,12 +54,15 @@ func (f *Filter) Question(index int, q []byte) (ask, answer []byte) {
 		f.mu.Unlock()
 		return nil, reply(q, dnsmessage.RCodeRefused, edeProhibited)
 	}
-	policy, byName := st.policy, st.byName
+	policy, byName, sealed := st.policy, st.byName, st.seal != nil
 	f.mu.Unlock()
 	header, question, err := parseQuestion(q)
 	if !byName && policy.Egress.Default == policies.Allow {
 		if err == nil {
 			f.tell(index, nameRecord(plainName(question), policies.Decision{Allow: true, Rule: "default"}))
+		}
+		if sealed && err == nil && question.Type == typeHTTPS {
+			return nil, reply(q, dnsmessage.RCodeSuccess, 0) // its keys would hide the name that a secret is for
 		}
 		return q, nil
 	}

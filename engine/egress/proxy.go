@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -35,6 +36,9 @@ type proxy struct {
 	log    *slog.Logger
 	http   *http.Server
 	web    *handoff // connections for http
+	https  *http.Server
+	opened *handoff       // connections for https, which the proxy ends itself
+	roots  *x509.CertPool // that hosts of secrets must answer to; nil: the system's
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -51,15 +55,17 @@ type proxy struct {
 type conn struct {
 	net.Conn
 	slot int
-	port uint16 // that the sandbox connected to: 80 or 443
+	to   netip.AddrPort // that the sandbox connected to
+	port uint16         // of to: 80 or 443
 
-	mu   sync.Mutex
-	name string // that the policy allowed; empty before, and for HTTP
+	mu     sync.Mutex
+	name   string // that the policy allowed; empty before, and for HTTP
+	passed bool   // it goes on to the address, so that is judged
 }
 
 func newProxy(f *Filter) *proxy {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &proxy{filter: f, log: f.log, conns: map[*conn]bool{}, perSlot: map[int]int{}, ctx: ctx, cancel: cancel, web: newHandoff()}
+	p := &proxy{filter: f, log: f.log, conns: map[*conn]bool{}, perSlot: map[int]int{}, ctx: ctx, cancel: cancel, web: newHandoff(), opened: newHandoff()}
 	p.http = &http.Server{
 		Handler:           p.forwarder(),
 		ReadHeaderTimeout: helloTimeout,
@@ -69,6 +75,7 @@ func newProxy(f *Filter) *proxy {
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withConn(ctx, c) },
 	}
 	p.wg.Go(func() { _ = p.http.Serve(p.web) })
+	p.openSealed()
 	return p
 }
 
@@ -104,6 +111,8 @@ func (p *proxy) close() {
 	p.cancel()
 	p.http.Close()
 	p.web.Close()
+	p.https.Close()
+	p.opened.Close()
 	p.wg.Wait()
 }
 
@@ -136,7 +145,7 @@ func (p *proxy) admit(c net.Conn) *conn {
 		reset(c)
 		return nil
 	}
-	k := &conn{Conn: c, slot: slot, port: to.Port()}
+	k := &conn{Conn: c, slot: slot, to: netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), port: to.Port()}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed || len(p.conns) >= maxConns || p.perSlot[slot] >= maxConnsSlot {
@@ -179,8 +188,11 @@ func (p *proxy) recheck(slot int, policy *policies.Policy) {
 			continue
 		}
 		c.mu.Lock()
-		name := c.name
+		name, passed := c.name, c.passed
 		c.mu.Unlock()
+		if passed && allowsAddress(policy, c.to) {
+			continue
+		}
 		if name == "" || !allows(policy, name, c.port) {
 			c.Conn.Close()
 		}
@@ -200,6 +212,10 @@ func (p *proxy) drop(slot int) {
 
 func allows(p *policies.Policy, name string, port uint16) bool {
 	return policies.Decide(p, policies.ConnectRequest{Host: name, Protocol: policies.TCP, Port: port}).Allow
+}
+
+func allowsAddress(p *policies.Policy, to netip.AddrPort) bool {
+	return policies.Decide(p, policies.ConnectRequest{Address: to.Addr(), Protocol: policies.TCP, Port: to.Port()}).Allow
 }
 
 // policyOf returns the policy of a slot, nil when it has none.

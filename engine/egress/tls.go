@@ -15,11 +15,15 @@ import (
 // protocols have no name that could be judged.
 func (p *proxy) serve(c *conn) {
 	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
-	switch c.port {
-	case 443:
-		defer p.forget(c)
+	switch {
+	case c.port == 443:
 		p.serveTLS(c)
-	case 80:
+	case c.port == 80 && p.filter.open(c.slot):
+		// It is here only because the sandbox has secrets, and none of them
+		// goes out in the clear.
+		defer p.forget(c)
+		p.pass(c, nil)
+	case c.port == 80:
 		_ = c.SetReadDeadline(time.Time{})
 		p.web.give(&webConn{conn: c, closed: func() { p.forget(c) }})
 	default:
@@ -30,6 +34,25 @@ func (p *proxy) serve(c *conn) {
 
 func (p *proxy) serveTLS(c *conn) {
 	name, hello, err := readHello(p.ctx, c.Conn)
+	open := p.filter.open(c.slot)
+	if name != "" && (err == nil || open) {
+		seal, serr := p.filter.sealFor(p.ctx, c.slot, name)
+		if serr != nil {
+			p.log.Warn("secrets of a sandbox cannot be read", "slot", c.slot, "err", serr)
+			reset(c.Conn)
+			p.forget(c)
+			return
+		}
+		if seal != nil {
+			p.intercept(c, seal, name, hello)
+			return
+		}
+	}
+	defer p.forget(c)
+	if open {
+		p.pass(c, hello)
+		return
+	}
 	if err == nil {
 		err = p.permit(c, name)
 	}
@@ -45,9 +68,14 @@ func (p *proxy) serveTLS(c *conn) {
 		reset(c.Conn)
 		return
 	}
+	p.join(c, up, hello)
+}
+
+// join sends what was read already and then copies both ways.
+func (p *proxy) join(c *conn, up net.Conn, read []byte) {
 	defer up.Close()
 	_ = c.SetReadDeadline(time.Time{})
-	if _, err := up.Write(hello); err != nil {
+	if _, err := up.Write(read); err != nil {
 		return
 	}
 	// Ends with the proxy, too: close closes the sandbox's side.
@@ -56,14 +84,36 @@ func (p *proxy) serveTLS(c *conn) {
 	splice(up, c.Conn)
 }
 
+// pass connects to the very address that the sandbox chose, as if there were
+// no proxy, when its policy and the host let it.
+func (p *proxy) pass(c *conn, read []byte) {
+	c.mu.Lock()
+	c.passed = true
+	c.mu.Unlock()
+	// After it is noted: a policy that comes now sees it in recheck.
+	policy := p.filter.policyOf(c.slot)
+	if policy == nil || !allowsAddress(policy, c.to) || p.filter.refuses(policy, c.to.Addr()) {
+		reset(c.Conn)
+		return
+	}
+	d := net.Dialer{Timeout: dialTimeout}
+	up, err := d.DialContext(p.ctx, "tcp", c.to.String())
+	if err != nil {
+		p.log.Debug("connection failed", "slot", c.slot, "address", c.to, "err", err)
+		reset(c.Conn)
+		return
+	}
+	p.join(c, up, read)
+}
+
 // The encrypted hello hides the name that matters behind another one.
 const extensionECH = 0xfe0d
 
 var errRead = errors.New("the hello was read")
 
 // readHello reads a TLS client's hello, in whatever pieces it comes, and
-// returns the name it asks for and the bytes that were read. Nothing is
-// written.
+// returns the name it asks for and the bytes that were read, which it also does
+// with an error, as far as there are any. Nothing is written.
 func readHello(ctx context.Context, c net.Conn) (name string, hello []byte, err error) {
 	rec := &recorder{Conn: c}
 	var info *tls.ClientHelloInfo
@@ -75,11 +125,11 @@ func readHello(ctx context.Context, c net.Conn) (name string, hello []byte, err 
 	}).HandshakeContext(ctx)
 	switch {
 	case info == nil && err != nil:
-		return "", nil, err
+		return "", rec.read.Bytes(), err
 	case info == nil || info.ServerName == "":
-		return "", nil, errors.New("the hello names no host")
+		return "", rec.read.Bytes(), errors.New("the hello names no host")
 	case slices.Contains(info.Extensions, extensionECH):
-		return "", nil, errors.New("the hello is encrypted, so the host that it is for is hidden")
+		return info.ServerName, rec.read.Bytes(), errors.New("the hello is encrypted, so the host that it is for is hidden")
 	}
 	return info.ServerName, rec.read.Bytes(), nil
 }

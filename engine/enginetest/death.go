@@ -140,6 +140,11 @@ func (m MortalRunner) SetNetwork(ctx context.Context, sandbox string, p engine.N
 	return m.Death.step(func() error { return m.Runner.SetNetwork(ctx, sandbox, p) })
 }
 
+// SetSecrets is a step.
+func (m MortalRunner) SetSecrets(ctx context.Context, sandbox string, on bool) error {
+	return m.Death.step(func() error { return m.Runner.SetSecrets(ctx, sandbox, on) })
+}
+
 // SaveDisk is a step.
 func (m MortalRunner) SaveDisk(ctx context.Context, sandbox, disk string) (engine.SavedDisk, error) {
 	return dying(m.Death, func() (engine.SavedDisk, error) { return m.Runner.SaveDisk(ctx, sandbox, disk) })

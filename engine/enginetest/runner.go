@@ -261,6 +261,17 @@ func (r *Runner) SetNetwork(ctx context.Context, sandbox string, p engine.Networ
 	return nil
 }
 
+// SetSecrets is remembered by nobody.
+func (r *Runner) SetSecrets(ctx context.Context, sandbox string, _ bool) error {
+	unlock, err := r.begin(ctx, "SetSecrets", sandbox)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	_, err = r.find(sandbox)
+	return err
+}
+
 // SaveDisk saves a disk.
 func (r *Runner) SaveDisk(ctx context.Context, sandbox, disk string) (engine.SavedDisk, error) {
 	unlock, err := r.begin(ctx, "SaveDisk", sandbox)

@@ -149,6 +149,10 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 	// anybody is answered; an instance that a crash leaves without one is an
 	// orphan, which the next start removes.
 	saved := make(chan error, 1)
+	trust, err := r.seal(in, l)
+	if err != nil {
+		return err
+	}
 	if l.Sandbox == "" {
 		saved <- nil
 	} else {
@@ -167,7 +171,7 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 	sw.mark("start")
 	r.cfg.Checkpoint("start")
 	if l.Sandbox != "" {
-		err = in.tb.SetIdentity(ctx, identity(l))
+		err = in.tb.SetIdentity(ctx, identity(l, trust))
 		sw.mark("identity")
 		r.cfg.Checkpoint("identity")
 	}
@@ -257,10 +261,10 @@ func (r *Runner) spec(in *instance, env []string) driver.Spec {
 }
 
 // identity is what a toolbox learns when its sandbox gets a name.
-func identity(l engine.Launch) wire.Identity {
+func identity(l engine.Launch, t wire.Trust) wire.Identity {
 	return wire.Identity{
 		SandboxID: l.Sandbox, Hostname: hostname(l), Env: l.Env,
-		User: l.User, WorkDir: l.WorkDir, Entrypoint: l.Entrypoint,
+		User: l.User, WorkDir: l.WorkDir, Entrypoint: l.Entrypoint, Trust: t,
 	}
 }
 

@@ -291,6 +291,10 @@ func (r *Runner) bind(ctx context.Context, in *instance, l engine.Launch, sw *st
 		}
 	}
 	sw.mark("limits")
+	trust, err := r.seal(in, l)
+	if err != nil {
+		return err
+	}
 	if err := r.cfg.Networks.Apply(ctx, in.rec.Slot, l.Network); err != nil {
 		return err
 	}
@@ -304,7 +308,7 @@ func (r *Runner) bind(ctx context.Context, in *instance, l engine.Launch, sw *st
 		}
 	}
 	sw.mark("name")
-	err := in.tb.SetIdentity(ctx, identity(l))
+	err = in.tb.SetIdentity(ctx, identity(l, trust))
 	sw.mark("identity")
 	return err
 }

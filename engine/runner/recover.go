@@ -98,6 +98,11 @@ func (r *Runner) settle(ctx context.Context, in *instance) error {
 	switch in.rec.Phase {
 	case phaseStarted:
 		if in.failure == "" {
+			// Before the policy: one that knows of no secrets would let
+			// connections by.
+			if err := r.reseal(ctx, in); err != nil {
+				r.log.Error("secrets do not reach a sandbox's traffic; start it again", "sandbox", in.rec.Sandbox, "err", err)
+			}
 			err := r.cfg.Networks.Apply(ctx, in.rec.Slot, in.rec.Launch.Network)
 			if err == nil {
 				return nil

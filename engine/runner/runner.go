@@ -77,6 +77,7 @@ type Config struct {
 	Roots    Roots
 	Networks Networks
 	Images   Images
+	Seals    Seals               // nil: the host cannot put secrets into traffic
 	Pool     []engine.PoolTarget // warm members to keep, whatever SetPools says
 	// Parallel is how many cold creates run at once; 0 means two a core.
 	Parallel int

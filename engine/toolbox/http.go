@@ -46,6 +46,7 @@ func (t *Toolbox) routes() []route {
 	return []route{
 		{"GET /internal/status", quiet, t.status},
 		{"POST /internal/identity", quiet, t.identity},
+		{"POST /internal/trust", quiet, t.setTrust},
 		{"POST /internal/rehearse", quiet, t.rehearse},
 		{"GET /internal/exec", work, t.streamExec},
 		{"GET /internal/tunnel", quiet, t.tunnel}, // counts by itself

@@ -57,6 +57,9 @@ func (t *Toolbox) identity(w http.ResponseWriter, r *http.Request) error {
 	if err := t.runner.UpdateEnv(wire.UpdateEnv{Set: q.Env}); err != nil {
 		return err
 	}
+	if err := t.trust(q.Trust); err != nil {
+		return err
+	}
 	if q.User != "" {
 		t.runner.SetUser(q.User)
 	}

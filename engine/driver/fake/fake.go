@@ -106,6 +106,7 @@ func Toolbox() http.Handler {
 			"version": "fake", "startedAt": time.Now(), "busy": 0, "lastActivity": time.Now(), "processes": 1,
 		})
 	})
+	mux.HandleFunc("POST /internal/trust", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("POST /internal/identity", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return mux
 }

@@ -275,6 +275,12 @@ func (c *Client) Rehearse(ctx context.Context) error {
 	return err
 }
 
+// SetTrust changes which certificate later processes trust beside the image's.
+func (c *Client) SetTrust(ctx context.Context, q wire.Trust) error {
+	_, err := c.call(ctx, http.MethodPost, "/internal/trust", nil, q, nil)
+	return err
+}
+
 // SetIdentity makes the sandbox somebody's.
 func (c *Client) SetIdentity(ctx context.Context, q wire.Identity) error {
 	_, err := c.call(ctx, http.MethodPost, "/internal/identity", nil, q, nil)

@@ -31,6 +31,7 @@ type Space struct {
 	workDir string // empty: the user's home
 	env     map[string]string
 	desktop map[string]string // of the desktop's session; nil while there is none
+	trust   map[string]string // names the certificates to trust; nil: the image's own
 
 	shellsMu   sync.Mutex
 	shells     map[string]string // of /etc/shells, as it was at shellsAt
@@ -129,6 +130,21 @@ func (s *Space) SetDesktop(env map[string]string) {
 	s.desktop = env
 }
 
+// SetTrust says which variables lead later processes to the certificates that
+// they trust; nil: none.
+func (s *Space) SetTrust(env map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trust = env
+}
+
+// Variable returns what the environment says, without what SetTrust set.
+func (s *Space) Variable(name string) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.env[name]
+}
+
 // Environ returns the environment of a process of u, with extra on top.
 func (s *Space) Environ(u User, extra map[string]string) map[string]string {
 	s.mu.RLock()
@@ -141,6 +157,7 @@ func (s *Space) Environ(u User, extra map[string]string) map[string]string {
 	}
 	maps.Copy(env, s.desktop)
 	maps.Copy(env, s.env)
+	maps.Copy(env, s.trust)
 	maps.Copy(env, extra)
 	return env
 }

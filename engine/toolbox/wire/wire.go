@@ -295,6 +295,15 @@ type Identity struct {
 	User       string            `json:"user"`       // empty: unchanged
 	WorkDir    string            `json:"workDir"`    // empty: unchanged
 	Entrypoint []string          `json:"entrypoint"` // empty: none
+	Trust      Trust             `json:"trust"`
+}
+
+// Trust is the body of /internal/trust: the certificate, in PEM, that later
+// processes trust beside what the image trusts; empty: none. Roots, in PEM,
+// stand in for the image's where it has none.
+type Trust struct {
+	Certificate string `json:"certificate,omitempty"`
+	Roots       string `json:"roots,omitempty"`
 }
 
 // TunnelProtocol is what a connection of /internal/tunnel?port=N is upgraded to:
