@@ -45,6 +45,11 @@ func (p *proxy) serveTLS(c *conn) {
 		return
 	}
 	defer up.Close()
+	c.join(up)
+	if err := p.permit(c, name); err != nil { // a policy that comes later ends both sides
+		alert(c.Conn)
+		return
+	}
 	_ = c.SetReadDeadline(time.Time{})
 	if _, err := up.Write(hello); err != nil {
 		return
