@@ -34,7 +34,14 @@ import (
 	"github.com/atoll-sh/atoll/engine/network/networktest"
 )
 
-func TestMain(m *testing.M) { os.Exit(networktest.Main(m)) }
+func TestMain(m *testing.M) {
+	code := networktest.Main(m)
+	if err := attacks.report(); err != nil {
+		fmt.Fprintln(os.Stderr, "write the attacks' results:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
 
 // The internet: two hosts with web servers that say who they are, and names.
 const (
@@ -53,6 +60,9 @@ var names = map[string][]string{
 	"half.example":          {"192.168.1.1", good4},
 	"alias.example":         {"CNAME good.example"},
 	"private-alias.example": {"CNAME rebind.example"},
+	"meta.example":          {"169.254.169.254", "fd00:ec2::254", "64:ff9b::a9fe:a9fe"},
+	"slow.example":          {good4},
+	"host.example":          {"192.0.2.65", "2001:db8:ffff::1"},
 }
 
 type world struct {
@@ -62,7 +72,12 @@ type world struct {
 	manager *network.Manager
 	bpf     string
 	asked   *asked
+	slow    sync.RWMutex // held: the name server keeps slow.example to itself
 }
+
+// hold keeps the answer for slow.example back until release.
+func (w *world) hold()    { w.slow.Lock() }
+func (w *world) release() { w.slow.Unlock() }
 
 // asked records the names that reached the internet's name server.
 type asked struct {
@@ -85,7 +100,7 @@ func (a *asked) has(n string) bool {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, asked: &asked{}, bpf: filepath.Join(t.TempDir(), "bpf")}
-	w.net = networktest.NewInternet(t, good4+"/32", evil4+"/32", good6+"/128")
+	w.net = networktest.NewInternet(t, good4+"/32", evil4+"/32", good6+"/128", evil6+"/128")
 	must(t, kernel.Mount(w.bpf))
 	t.Cleanup(func() { must(t, kernel.Unmount(w.bpf)) })
 	must(t, networktest.In(w.net.NS, w.serve))
@@ -128,8 +143,8 @@ func (w *world) slot(p engine.NetworkPolicy) network.Slot {
 
 // serve runs the internet's servers, in its namespace.
 func (w *world) serve() error {
-	for _, a := range []string{good4, evil4, good6} {
-		who := map[string]string{good4: "good", good6: "good", evil4: "evil"}[a]
+	for _, a := range []string{good4, evil4, good6, evil6} {
+		who := map[string]string{good4: "good", good6: "good", evil4: "evil", evil6: "evil"}[a]
 		h := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			fmt.Fprintf(rw, "%s served %s%s", who, r.Host, r.URL.Path)
 		}), ReadHeaderTimeout: wait}
@@ -201,9 +216,18 @@ func (w *world) answerNames(u net.PacketConn) {
 			m.RCode = dnsmessage.RCodeNameError
 		}
 		b, err := m.Pack()
-		if err == nil {
-			_, _ = u.WriteTo(b, from)
+		if err != nil {
+			continue
 		}
+		if name == "slow.example" {
+			go func() {
+				w.slow.RLock()
+				defer w.slow.RUnlock()
+				_, _ = u.WriteTo(b, from)
+			}()
+			continue
+		}
+		_, _ = u.WriteTo(b, from)
 	}
 }
 
