@@ -180,7 +180,7 @@ func sum16(b []byte) uint16 {
 }
 
 // listenHost greets on a port of every address of the host.
-func listenHost(_ *field, port string) (func(), error) {
+func listenHost(port string) (func(), error) {
 	l, err := net.Listen("tcp", ":"+port)
 	if err != nil {
 		return nil, err

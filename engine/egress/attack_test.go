@@ -77,7 +77,7 @@ type ear struct {
 	frames [][]byte
 }
 
-func listenOn(t *testing.T, ns, where string) *ear {
+func listenOn(t testing.TB, ns, where string) *ear {
 	t.Helper()
 	e := &ear{where: where}
 	var fd int

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -32,6 +33,7 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/network"
 	"github.com/atoll-sh/atoll/engine/network/networktest"
+	"github.com/atoll-sh/atoll/policies"
 )
 
 func TestMain(m *testing.M) {
@@ -66,7 +68,7 @@ var names = map[string][]string{
 }
 
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	net     *networktest.Internet
 	filter  *Filter
 	manager *network.Manager
@@ -97,7 +99,7 @@ func (a *asked) has(n string) bool {
 	return slices.Contains(a.names, n)
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, asked: &asked{}, bpf: filepath.Join(t.TempDir(), "bpf")}
 	w.net = networktest.NewInternet(t, good4+"/32", evil4+"/32", good6+"/128", evil6+"/128")
@@ -250,7 +252,7 @@ func records(owner dnsmessage.Name, name string, t dnsmessage.Type) (out []dnsme
 	return out
 }
 
-func certificate(t *testing.T) tls.Certificate {
+func certificate(t testing.TB) tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	tmpl := &x509.Certificate{
@@ -367,7 +369,7 @@ func lookup(s network.Slot, name string, t dnsmessage.Type) (dnsmessage.RCode, [
 	return 0, nil, os.ErrDeadlineExceeded
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -564,7 +566,7 @@ func TestProxyRefusesEncryptedHello(t *testing.T) {
 }
 
 // withExtension makes a hello that has one extension more.
-func withExtension(t *testing.T, name string, extension uint16) []byte {
+func withExtension(t testing.TB, name string, extension uint16) []byte {
 	t.Helper()
 	a, b := net.Pipe()
 	defer b.Close()
@@ -803,6 +805,37 @@ func FuzzReadHello(f *testing.F) {
 		server.Close()
 		if err == nil && (name == "" || len(hello) > len(b)) {
 			t.Errorf("name %q of %d bytes", name, len(hello))
+		}
+	})
+}
+
+// FuzzQuestion: whatever a sandbox asks, what is passed on is a question that
+// was made here, for a name that the policy allows; everything else is
+// answered at once.
+func FuzzQuestion(f *testing.F) {
+	policy, err := FromNetwork(domains("good.example", "*.cdn.example"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, n := range []string{"good.example", "x.cdn.example", "evil.example", "good\\.example", strings.Repeat("ü.", 80) + "cdn.example", strings.Repeat("a", 63) + "." + strings.Repeat("b", 63) + ".cdn.example"} {
+		f.Add(rawQuestion(n))
+	}
+	f.Fuzz(func(t *testing.T, q []byte) {
+		if len(q) < 12 {
+			return // the relay does not pass those on
+		}
+		filter := &Filter{log: slog.New(slog.DiscardHandler), slots: map[int]*slot{2: {policy: policy, byName: true}}}
+		ask, answer := filter.Question(2, q)
+		if answer != nil {
+			return
+		}
+		_, question, err := parseQuestion(ask)
+		if err != nil {
+			t.Fatalf("neither an answer nor a question: %x", ask)
+		}
+		name := strings.TrimSuffix(question.Name.String(), ".")
+		if !policies.Decide(policy, policies.LookupRequest{Name: name}).Allow || !bytes.Equal(ask, buildQuestion(binary.BigEndian.Uint16(q), name, question.Type)) {
+			t.Errorf("%x is passed on for %q", ask, name)
 		}
 	})
 }
