@@ -137,8 +137,8 @@ func dnsAttacks() []attack {
 			}
 			return f.found("\x5a\x51\x01\x00\x00\x01")
 		}},
-		{"dns", "update-and-notify", "data in messages that are no questions", raw(func(q []byte, mark string) []byte {
-			q = buildQuestion(9, mark+".good.example", dnsmessage.TypeA)
+		{"dns", "update-and-notify", "data in messages that are no questions", raw(func(_ []byte, mark string) []byte {
+			q := buildQuestion(9, mark+".good.example", dnsmessage.TypeA)
 			q[2] |= 5 << 3
 			return q
 		})},

@@ -230,7 +230,7 @@ type results struct {
 	rows []verdict
 }
 
-var attacks results // written by the tests, read by reportAttacks when all are over
+var attacks results // filled by the tests, written when all are over
 
 func (r *results) add(t *testing.T, v verdict) {
 	t.Helper()
@@ -332,16 +332,6 @@ func (f *field) reaches(s network.Slot, nw, address, mark string) error {
 		return nil
 	}
 	return fmt.Errorf("connected to %s", address)
-}
-
-// all runs probes one after the other.
-func all(probes ...func() error) error {
-	for _, p := range probes {
-		if err := p(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // frames sends what an attacker with a packet socket would.
