@@ -2,7 +2,7 @@
 # which can also be run on their own.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build up down test test-short acceptance bench lint generate clean
+.PHONY: help setup build up down test test-short acceptance attack bench lint generate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ acceptance: ## drive a server with published SDKs and agent frameworks (root)
 	@.ci/setup test
 	@.ci/build
 	@.ci/acceptance
+
+attack: ## attack the network policies from inside sandboxes (root)
+	@.ci/root "make attack"
+	@.ci/attack
 
 bench: ## measure this machine against other container tools (root)
 	@.ci/root "make bench"

@@ -55,6 +55,9 @@ func CanonicalName(text string) (string, error) {
 			return "", fmt.Errorf("host %q is not a host name", text)
 		}
 	}
+	if len(ascii) > 253 {
+		return "", fmt.Errorf("host %q has more than 253 bytes in ASCII", text)
+	}
 	if isNumeric(ascii) {
 		return "", fmt.Errorf("host %q is an address; list it as a network", text)
 	}

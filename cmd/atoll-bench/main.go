@@ -86,6 +86,7 @@ func run(ctx context.Context, atoll, peers, out, only string, n int) error {
 		{"TypeScript SDK", b.sdk},
 		{"files", b.files},
 		{"streaming", b.streaming},
+		{"network policies", b.egress},
 		{"fork and snapshot", b.fork},
 		{"burst of 50", b.burst},
 		{"peers", b.runPeers},

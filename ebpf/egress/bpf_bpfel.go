@@ -95,7 +95,7 @@ type bpfFragment struct {
 	Id      uint32
 	Proto   uint8
 	Dir     uint8
-	Pad     [2]uint8
+	Gen     uint16
 	Raddr   [16]uint8
 }
 

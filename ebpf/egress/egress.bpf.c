@@ -64,7 +64,8 @@ struct {
 
 struct fragment {
 	__u32 sandbox, id;
-	__u8  proto, dir, pad[2];
+	__u8  proto, dir;
+	__u16 gen; /* the lower half */
 	__u8  raddr[16];
 };
 struct {
@@ -497,13 +498,23 @@ static __always_inline bool own_link_local(const struct cfg *c, const __u8 *a)
 	       a[14] == c->mac[4] && a[15] == c->mac[5];
 }
 
-/* Solicitations and advertisements of its own addresses only. */
+/* Where neighbour discovery may go: to the link, and to the gateway. Anywhere
+ * else a router would forward it like any packet. */
+static __always_inline bool stays_on_link(const struct cfg *c, const __u8 *a)
+{
+	return (a[0] == 0xff && a[1] == 0x02) || (a[0] == 0xfe && (a[1] & 0xc0) == 0x80) || same16(a, c->gw6);
+}
+
+/* Solicitations and advertisements of its own addresses only, to its own link.
+ * A fragment header, even of a whole packet, is not among them (RFC 6980). */
 static __noinline int check_nd(struct __sk_buff *skb, const struct cfg *c, const struct packet *p)
 {
 	__u8 b[32] __attribute__((aligned(8))) = {}, o[8] __attribute__((aligned(8)));
 	const __u64 *l = (const __u64 *)p->laddr;
 	bool unspecified = l[0] == 0 && l[1] == 0;
 	if (p->icmp_type != 133 && p->icmp_type != 135 && p->icmp_type != 136)
+		return REASON_ND;
+	if (p->l4off != 54 || !stays_on_link(c, p->raddr))
 		return REASON_ND;
 	if (!unspecified && !same16(p->laddr, c->ip6) && !own_link_local(c, p->laddr))
 		return REASON_ADDRESS;
@@ -577,7 +588,9 @@ static __always_inline void flow_key_of(struct flow_key *k, const struct cfg *c,
 }
 
 /* An ICMP error is let through when the packet it quotes is of a known flow.
- * out: the sandbox sent the error, so it quotes a packet of the other side. */
+ * out: the sandbox sent the error, so it quotes a packet of the other side. It
+ * may carry data then, so it goes where the quoted packet came from, and the
+ * policy that allowed the flow must be the one that stands. */
 static __noinline int quotes_flow(struct __sk_buff *skb, const struct cfg *c, const struct packet *p, int out)
 {
 	struct flow_key k = { .sandbox = c->sandbox };
@@ -605,22 +618,39 @@ static __noinline int quotes_flow(struct __sk_buff *skb, const struct cfg *c, co
 	k.rport = out ? ports[0] : ports[1];
 	__u32 slot = c->slot;
 	void *table = bpf_map_lookup_elem(&flows, &slot);
-	return table && bpf_map_lookup_elem(table, &k) != 0;
+	struct flow *f = table ? bpf_map_lookup_elem(table, &k) : 0;
+	if (!f || !out)
+		return f != 0;
+	const __u32 *a = (const __u32 *)k.raddr, *b = (const __u32 *)p->raddr; /* not aligned to 8 */
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && f->gen == c->gen && !(f->state & FLOW_PROXY);
+}
+
+/* Of which packet it is a fragment, and under which policy it was judged: one
+ * that was begun under another is not completed. */
+static __always_inline void fragment_of(struct fragment *f, const struct cfg *c, const struct packet *p, int dir)
+{
+	__builtin_memset(f, 0, sizeof(*f));
+	f->sandbox = c->sandbox;
+	f->id = p->fragment_id;
+	f->gen = c->gen;
+	f->proto = p->proto;
+	f->dir = dir;
+	__builtin_memcpy(f->raddr, p->raddr, 16);
 }
 
 static __noinline int fragment_known(const struct cfg *c, const struct packet *p, int dir)
 {
-	struct fragment f = { .sandbox = c->sandbox, .id = p->fragment_id, .proto = p->proto, .dir = dir };
-	__builtin_memcpy(f.raddr, p->raddr, 16);
+	struct fragment f;
+	fragment_of(&f, c, p, dir);
 	__u64 *seen = bpf_map_lookup_elem(&fragments, &f);
 	return seen && bpf_ktime_get_ns() - *seen < 30000000000ULL;
 }
 
 static __noinline int remember_fragment(const struct cfg *c, const struct packet *p, int dir)
 {
-	struct fragment f = { .sandbox = c->sandbox, .id = p->fragment_id, .proto = p->proto, .dir = dir };
+	struct fragment f;
 	__u64 now = bpf_ktime_get_ns();
-	__builtin_memcpy(f.raddr, p->raddr, 16);
+	fragment_of(&f, c, p, dir);
 	return bpf_map_update_elem(&fragments, &f, &now, BPF_ANY);
 }
 
@@ -691,8 +721,11 @@ static __always_inline int old_flow(struct __sk_buff *skb, struct cfg *c, struct
 		st->tx_bytes += skb->len;
 	}
 	account(skb, c, p, f, FLOW_FIN_LOCAL);
-	if (p->is_fragment)
+	if (p->is_fragment) {
+		if (f->state & FLOW_PROXY)
+			return drop(skb, c, p, st, REASON_FRAGMENT, DIR_OUT);
 		remember_fragment(c, p, DIR_OUT);
+	}
 	return f->state & FLOW_PROXY ? pass_to_proxy(skb) : pass(skb);
 }
 
@@ -704,6 +737,11 @@ static __always_inline int new_flow(struct __sk_buff *skb, struct cfg *c, struct
 	if (is_echo_reply(p)) { /* answers to echo requests we let in have a flow */
 		ok = 0;
 		d.reason = REASON_ICMP;
+	}
+	/* The host would put fragments together that carry two marks. */
+	if (ok == 1 && d.proxy && p->is_fragment) {
+		ok = 0;
+		d.reason = REASON_FRAGMENT;
 	}
 	if (ok == 1 && !spend(c->sandbox, true)) {
 		ok = 0;
@@ -770,8 +808,8 @@ int from_sandbox(struct __sk_buff *skb)
 		reason = check_nd(skb, c, &p);
 		return reason ? drop(skb, c, &p, st, reason, DIR_OUT) : pass(skb);
 	}
-	if (p.family == 4 ? *(__u32 *)(p.laddr + 12) != c->ip4 : !same16(p.laddr, c->ip6))
-		return drop(skb, c, &p, st, REASON_ADDRESS, DIR_OUT);
+	if (p.family == 4 ? *(__u32 *)(p.laddr + 12) != c->ip4 : !c->ip6[0] || !same16(p.laddr, c->ip6))
+		return drop(skb, c, &p, st, REASON_ADDRESS, DIR_OUT); /* ip6 is zero where there is no IPv6 */
 	if (p.is_fragment && !p.first_fragment)
 		return fragment_known(c, &p, DIR_OUT) ? pass(skb) : drop(skb, c, &p, st, REASON_FRAGMENT, DIR_OUT);
 	if (is_icmp_error(&p))

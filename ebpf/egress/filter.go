@@ -229,7 +229,7 @@ func (f *Filter) Apply(d Device, sandbox uint32, p Policy) error {
 		return fmt.Errorf("prepare the counters of %s: %w", d.Name, err)
 	}
 	c := configOf(d, sandbox, p)
-	c.Policy, c.Gen = policy, old.Gen+1
+	c.Policy, c.Gen = policy, policy // no flow carries a number that was not given out before
 	if err := f.objs.Devices.Put(uint32(d.Index), c); err != nil {
 		f.dropLocked(policy)
 		return fmt.Errorf("apply the policy of %s: %w", d.Name, err)

@@ -181,6 +181,9 @@ func TestVerdicts(t *testing.T) {
 		{"ICMPv6 in IPv4", packet{to: "192.0.2.8", proto: 58, port: 128 << 8}, false},
 		{"echo, IPv6", packet{to: "2001:db8:1::5", proto: 58, port: 128 << 8}, true},
 		{"router advertisement", packet{to: "2001:db8:1::5", proto: 58, port: 134 << 8}, false},
+		{"router solicitation to the internet", packet{to: "2001:db8:1::5", proto: 58, port: 133 << 8}, false},
+		{"router solicitation to the link", packet{to: "ff02::2", proto: 58, port: 133 << 8}, true},
+		{"neighbour solicitation to the internet", packet{to: "2001:db8:1::5", proto: 58, port: 135 << 8}, false},
 		{"GRE where all is allowed", packet{to: "198.51.100.81", proto: 47}, false},
 		{"SCTP", packet{to: "198.51.100.81", proto: 132}, false},
 		{"IP in IP", packet{to: "198.51.100.81", proto: 4}, false},
@@ -292,6 +295,12 @@ func TestClosedUntilApplied(t *testing.T) {
 	}
 	if passes(t, f.objs.FromSandbox, p) {
 		t.Error("a device that was shut is open")
+	}
+	if err := f.Apply(loopback, 1, Policy{Silent: true}); err != nil {
+		t.Fatal(err)
+	}
+	if passes(t, f.objs.FromSandbox, p) {
+		t.Error("a flow of before the shutting counts as judged")
 	}
 	if err := f.Detach(loopback); err != nil {
 		t.Errorf("detach: %v", err)

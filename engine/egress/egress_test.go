@@ -2,6 +2,7 @@ package egress
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -32,9 +33,17 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/network"
 	"github.com/atoll-sh/atoll/engine/network/networktest"
+	"github.com/atoll-sh/atoll/policies"
 )
 
-func TestMain(m *testing.M) { os.Exit(networktest.Main(m)) }
+func TestMain(m *testing.M) {
+	code := networktest.Main(m)
+	if err := attacks.report(); err != nil {
+		fmt.Fprintln(os.Stderr, "write the attacks' results:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
 
 // The internet: two hosts with web servers that say who they are, and names.
 const (
@@ -53,10 +62,13 @@ var names = map[string][]string{
 	"half.example":          {"192.168.1.1", good4},
 	"alias.example":         {"CNAME good.example"},
 	"private-alias.example": {"CNAME rebind.example"},
+	"meta.example":          {"169.254.169.254", "fd00:ec2::254", "64:ff9b::a9fe:a9fe"},
+	"slow.example":          {good4},
+	"host.example":          {"192.0.2.65", "2001:db8:ffff::1"},
 }
 
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	net     *networktest.Internet
 	filter  *Filter
 	manager *network.Manager
@@ -64,7 +76,12 @@ type world struct {
 	asked   *asked
 	roots   *x509.CertPool // of the internet's servers
 	got     received
+	slow    sync.RWMutex // held: the name server keeps slow.example to itself
 }
+
+// hold keeps the answer for slow.example back until release.
+func (w *world) hold()    { w.slow.Lock() }
+func (w *world) release() { w.slow.Unlock() }
 
 // asked records the names that reached the internet's name server.
 type asked struct {
@@ -84,10 +101,10 @@ func (a *asked) has(n string) bool {
 	return slices.Contains(a.names, n)
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, asked: &asked{}, roots: x509.NewCertPool(), bpf: filepath.Join(t.TempDir(), "bpf")}
-	w.net = networktest.NewInternet(t, good4+"/32", evil4+"/32", good6+"/128")
+	w.net = networktest.NewInternet(t, good4+"/32", evil4+"/32", good6+"/128", evil6+"/128")
 	must(t, kernel.Mount(w.bpf))
 	t.Cleanup(func() { must(t, kernel.Unmount(w.bpf)) })
 	must(t, networktest.In(w.net.NS, w.serve))
@@ -131,8 +148,8 @@ func (w *world) slot(p engine.NetworkPolicy) network.Slot {
 
 // serve runs the internet's servers, in its namespace.
 func (w *world) serve() error {
-	for _, a := range []string{good4, evil4, good6} {
-		who := map[string]string{good4: "good", good6: "good", evil4: "evil"}[a]
+	for _, a := range []string{good4, evil4, good6, evil6} {
+		who := map[string]string{good4: "good", good6: "good", evil4: "evil", evil6: "evil"}[a]
 		h := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			if strings.HasPrefix(r.URL.Path, "/echo") {
 				w.got.echo(rw, r)
@@ -208,9 +225,18 @@ func (w *world) answerNames(u net.PacketConn) {
 			m.RCode = dnsmessage.RCodeNameError
 		}
 		b, err := m.Pack()
-		if err == nil {
-			_, _ = u.WriteTo(b, from)
+		if err != nil {
+			continue
 		}
+		if name == "slow.example" {
+			go func() {
+				w.slow.RLock()
+				defer w.slow.RUnlock()
+				_, _ = u.WriteTo(b, from)
+			}()
+			continue
+		}
+		_, _ = u.WriteTo(b, from)
 	}
 }
 
@@ -354,7 +380,7 @@ func lookup(s network.Slot, name string, t dnsmessage.Type) (dnsmessage.RCode, [
 	return 0, nil, os.ErrDeadlineExceeded
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -551,7 +577,7 @@ func TestProxyRefusesEncryptedHello(t *testing.T) {
 }
 
 // withExtension makes a hello that has one extension more.
-func withExtension(t *testing.T, name string, extension uint16) []byte {
+func withExtension(t testing.TB, name string, extension uint16) []byte {
 	t.Helper()
 	a, b := net.Pipe()
 	defer b.Close()
@@ -790,6 +816,37 @@ func FuzzReadHello(f *testing.F) {
 		server.Close()
 		if err == nil && (name == "" || len(hello) > len(b)) {
 			t.Errorf("name %q of %d bytes", name, len(hello))
+		}
+	})
+}
+
+// FuzzQuestion: whatever a sandbox asks, what is passed on is a question that
+// was made here, for a name that the policy allows; everything else is
+// answered at once.
+func FuzzQuestion(f *testing.F) {
+	policy, err := FromNetwork(domains("good.example", "*.cdn.example"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, n := range []string{"good.example", "x.cdn.example", "evil.example", "good\\.example", strings.Repeat("ü.", 80) + "cdn.example", strings.Repeat("a", 63) + "." + strings.Repeat("b", 63) + ".cdn.example"} {
+		f.Add(rawQuestion(n))
+	}
+	f.Fuzz(func(t *testing.T, q []byte) {
+		if len(q) < 12 {
+			return // the relay does not pass those on
+		}
+		filter := &Filter{log: slog.New(slog.DiscardHandler), slots: map[int]*slot{2: {policy: policy, byName: true}}}
+		ask, answer := filter.Question(2, q)
+		if answer != nil {
+			return
+		}
+		_, question, err := parseQuestion(ask)
+		if err != nil {
+			t.Fatalf("neither an answer nor a question: %x", ask)
+		}
+		name := strings.TrimSuffix(question.Name.String(), ".")
+		if !policies.Decide(policy, policies.LookupRequest{Name: name}).Allow || !bytes.Equal(ask, buildQuestion(binary.BigEndian.Uint16(q), name, question.Type)) {
+			t.Errorf("%x is passed on for %q", ask, name)
 		}
 	})
 }

@@ -59,8 +59,26 @@ type conn struct {
 	port uint16         // of to: 80 or 443
 
 	mu     sync.Mutex
-	name   string // that the policy allowed; empty before, and for HTTP
-	passed bool   // it goes on to the address, so that is judged
+	name   string   // that the policy was asked for; empty before
+	up     net.Conn // to the name's host; nil before, and for HTTP
+	passed bool     // it goes on to the address, so that is judged
+}
+
+// end closes both sides.
+func (c *conn) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Conn.Close()
+	if c.up != nil {
+		c.up.Close()
+	}
+}
+
+// join makes end close up, too.
+func (c *conn) join(up net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.up = up
 }
 
 func newProxy(f *Filter) *proxy {
@@ -194,7 +212,7 @@ func (p *proxy) recheck(slot int, policy *policies.Policy) {
 			continue
 		}
 		if name == "" || !allows(policy, name, c.port) {
-			c.Conn.Close()
+			c.end()
 		}
 	}
 }
@@ -205,7 +223,7 @@ func (p *proxy) drop(slot int) {
 	defer p.mu.Unlock()
 	for c := range p.conns {
 		if c.slot == slot {
-			c.Conn.Close()
+			c.end()
 		}
 	}
 }
@@ -276,7 +294,7 @@ func (r *refusal) Error() string {
 }
 
 // dial connects to a name at an address that it resolves to and that sandboxes
-// may reach.
+// may reach. Since that takes a while, the policy is asked once more at the end.
 func (p *proxy) dial(ctx context.Context, slot int, name string, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -293,6 +311,10 @@ func (p *proxy) dial(ctx context.Context, slot int, name string, port uint16) (n
 		left := time.Until(deadline(ctx)) / time.Duration(len(addrs)-i)
 		d := net.Dialer{Timeout: left}
 		c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
+		if now := p.filter.policyOf(slot); err == nil && (now == nil || !allows(now, name, port) || p.filter.refuses(now, a)) {
+			c.Close()
+			return nil, errors.New("the sandbox's network policy changed meanwhile")
+		}
 		if err == nil {
 			return c, nil
 		}

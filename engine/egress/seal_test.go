@@ -123,7 +123,7 @@ func client(t *testing.T, s network.Slot, pool *x509.CertPool, address string, h
 	}
 }
 
-func ask(c *http.Client, url, kind, auth, body string) (*http.Response, string, error) {
+func post(c *http.Client, url, kind, auth, body string) (*http.Response, string, error) {
 	req, err := http.NewRequest("POST", url, strings.NewReader(body))
 	if err != nil {
 		return nil, "", err
@@ -147,7 +147,7 @@ func TestSecretReachesItsHost(t *testing.T) {
 				s, _, pool := w.sealed(policy, binding("good.example"))
 				c := client(t, s, pool, good4+":443", h2)
 				for _, flush := range []string{"", "&flush=1"} {
-					resp, body, err := ask(c, "https://good.example/echo/"+holder+"?k="+holder+flush, "application/json", "Bearer "+holder, `{"k":"`+holder+`"}`)
+					resp, body, err := post(c, "https://good.example/echo/"+holder+"?k="+holder+flush, "application/json", "Bearer "+holder, `{"k":"`+holder+`"}`)
 					must(t, err)
 					got := w.got.take()
 					if got.header != "Bearer "+value || got.query != "k=s3cr3t%2Fwith%2Bodd%3Dchars"+flush || got.body != `{"k":"`+value+`"}` || got.path != "/echo/s3cr3t%2Fwith+odd=chars" {
@@ -194,19 +194,19 @@ func TestSecretStaysAwayFromOthers(t *testing.T) {
 	s, v, pool := w.sealed(engine.NetworkPolicy{}, binding("good.example"))
 	// Another host: its own certificate comes through, which the sandbox's
 	// authority did not sign, and the placeholder stays.
-	if _, _, err := ask(client(t, s, pool, evil4+":443", true), "https://evil.example/echo", "", "Bearer "+holder, ""); !isUnknownAuthority(err) {
+	if _, _, err := post(client(t, s, pool, evil4+":443", true), "https://evil.example/echo", "", "Bearer "+holder, ""); !isUnknownAuthority(err) {
 		t.Errorf("another host answered with a certificate of the sandbox's: %v", err)
 	}
-	_, body, err := ask(client(t, s, w.roots, evil4+":443", true), "https://evil.example/echo", "text/plain", "Bearer "+holder, holder)
+	_, body, err := post(client(t, s, w.roots, evil4+":443", true), "https://evil.example/echo", "text/plain", "Bearer "+holder, holder)
 	if err != nil || body != "Bearer "+holder+"||"+holder || w.got.take().header != "Bearer "+holder {
 		t.Errorf("another host: %q, %v", body, err)
 	}
 	// The secret's host at another's address goes to its own.
-	if _, _, err = ask(client(t, s, pool, evil4+":443", false), "https://good.example/echo", "text/plain", holder, ""); err != nil || w.got.take().header != value {
+	if _, _, err = post(client(t, s, pool, evil4+":443", false), "https://good.example/echo", "text/plain", holder, ""); err != nil || w.got.take().header != value {
 		t.Errorf("the host at another address: %v", err)
 	}
 	// In the clear.
-	if _, body, err = ask(client(t, s, nil, good4+":80", false), "http://good.example/echo", "text/plain", holder, holder); err != nil || body != holder+"||"+holder {
+	if _, body, err = post(client(t, s, nil, good4+":80", false), "http://good.example/echo", "text/plain", holder, holder); err != nil || body != holder+"||"+holder {
 		t.Errorf("in the clear: %q, %v", body, err)
 	}
 	// Another host asked for on the host's connection.
@@ -226,7 +226,7 @@ func TestSecretStaysAwayFromOthers(t *testing.T) {
 	// It changes under a connection that stands.
 	c := client(t, s, pool, good4+":443", true)
 	header := func() string {
-		_, _, err := ask(c, "https://good.example/echo", "text/plain", holder, "")
+		_, _, err := post(c, "https://good.example/echo", "text/plain", holder, "")
 		must(t, err)
 		return w.got.take().header
 	}
@@ -242,10 +242,10 @@ func TestSecretStaysAwayFromOthers(t *testing.T) {
 		t.Errorf("after it was attached: %q", got)
 	}
 	v.set("sb", errors.New("the database is gone"))
-	if resp, _, err := ask(c, "https://good.example/echo", "text/plain", holder, ""); err != nil || resp.StatusCode != http.StatusBadGateway {
+	if resp, _, err := post(c, "https://good.example/echo", "text/plain", holder, ""); err != nil || resp.StatusCode != http.StatusBadGateway {
 		t.Errorf("without an answer about secrets: %v, %v", resp, err)
 	}
-	if _, _, err := ask(client(t, s, w.roots, good4+":443", false), "https://good.example/echo", "text/plain", holder, ""); err == nil {
+	if _, _, err := post(client(t, s, w.roots, good4+":443", false), "https://good.example/echo", "text/plain", holder, ""); err == nil {
 		t.Error("a new connection without an answer about secrets")
 	}
 }
@@ -272,24 +272,24 @@ func isUnknownAuthority(err error) bool {
 func TestSealFollowsThePolicy(t *testing.T) {
 	w := newWorld(t)
 	s, _, pool := w.sealed(domains("a.cdn.example"), binding("good.example", "*.cdn.example", "rebind.example"))
-	if _, _, err := ask(client(t, s, pool, good4+":443", true), "https://good.example/echo", "text/plain", holder, ""); err == nil {
+	if _, _, err := post(client(t, s, pool, good4+":443", true), "https://good.example/echo", "text/plain", holder, ""); err == nil {
 		t.Error("a secret opened a host that the policy does not allow")
 	}
 	c := client(t, s, pool, good4+":443", true)
-	if _, _, err := ask(c, "https://a.cdn.example/echo", "text/plain", holder, ""); err != nil || w.got.take().header != value {
+	if _, _, err := post(c, "https://a.cdn.example/echo", "text/plain", holder, ""); err != nil || w.got.take().header != value {
 		t.Errorf("a host by pattern: %v", err)
 	}
 	must(t, w.manager.Apply(t.Context(), s, domains("good.example", "rebind.example")))
-	if _, _, err := ask(c, "https://a.cdn.example/echo", "text/plain", holder, ""); err == nil {
+	if _, _, err := post(c, "https://a.cdn.example/echo", "text/plain", holder, ""); err == nil {
 		t.Error("a connection outlived the policy that allowed it")
 	}
-	if resp, text, err := ask(client(t, s, pool, good4+":443", true), "https://rebind.example/echo", "text/plain", holder, ""); err != nil || resp.StatusCode != http.StatusBadGateway || strings.Contains(text, "s3cr3t") {
+	if resp, text, err := post(client(t, s, pool, good4+":443", true), "https://rebind.example/echo", "text/plain", holder, ""); err != nil || resp.StatusCode != http.StatusBadGateway || strings.Contains(text, "s3cr3t") {
 		t.Errorf("a host at private addresses: %v, %q, %v", resp, text, err)
 	}
 	// A host whose certificate nobody knows gets nothing.
 	w.filter.proxy.roots = x509.NewCertPool()
 	w.got.take()
-	resp, text, err := ask(client(t, s, pool, good4+":443", true), "https://good.example/echo/unknown", "text/plain", holder, "")
+	resp, text, err := post(client(t, s, pool, good4+":443", true), "https://good.example/echo/unknown", "text/plain", holder, "")
 	if err != nil || resp.StatusCode != http.StatusBadGateway || strings.Contains(text, "s3cr3t") || w.got.take().path == "/echo/unknown" {
 		t.Errorf("a host that is another: %v, %q, %v", resp, text, err)
 	}
@@ -330,7 +330,7 @@ func TestOpenPolicyWithSecrets(t *testing.T) {
 	old, err := w.filter.Seal(s, "sb")
 	must(t, err)
 	must(t, w.filter.Unseal(s))
-	if _, _, err := ask(client(t, s, pool, good4+":443", true), "https://good.example/echo", "", holder, ""); !isUnknownAuthority(err) {
+	if _, _, err := post(client(t, s, pool, good4+":443", true), "https://good.example/echo", "", holder, ""); !isUnknownAuthority(err) {
 		t.Errorf("after the end of the seal: %v", err)
 	}
 	if got, err := get(s, "good.example", good4+":443"); err != nil || got != "200 good served good.example/x" {

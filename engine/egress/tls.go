@@ -68,11 +68,17 @@ func (p *proxy) serveTLS(c *conn) {
 		reset(c.Conn)
 		return
 	}
-	p.join(c, up, hello)
+	c.join(up)
+	if err := p.permit(c, name); err != nil { // a policy that comes later ends both sides
+		up.Close()
+		alert(c.Conn)
+		return
+	}
+	p.copy(c, up, hello)
 }
 
-// join sends what was read already and then copies both ways.
-func (p *proxy) join(c *conn, up net.Conn, read []byte) {
+// copy sends what was read already and then copies both ways.
+func (p *proxy) copy(c *conn, up net.Conn, read []byte) {
 	defer up.Close()
 	_ = c.SetReadDeadline(time.Time{})
 	if _, err := up.Write(read); err != nil {
@@ -103,7 +109,13 @@ func (p *proxy) pass(c *conn, read []byte) {
 		reset(c.Conn)
 		return
 	}
-	p.join(c, up, read)
+	c.join(up)
+	if policy := p.filter.policyOf(c.slot); policy == nil || !allowsAddress(policy, c.to) { // it changed meanwhile
+		up.Close()
+		reset(c.Conn)
+		return
+	}
+	p.copy(c, up, read)
 }
 
 // The encrypted hello hides the name that matters behind another one.

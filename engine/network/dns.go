@@ -203,6 +203,9 @@ func (r *relay) answer(ctx context.Context, network string, slot int, q []byte) 
 	if answer != nil {
 		return answer
 	}
+	if len(ask) < headerSize { // the filter made nothing of it
+		return failure(q, rcodeServfail)
+	}
 	return r.filter.Answer(ctx, slot, ask, r.resolve(ctx, network, ask))
 }
 

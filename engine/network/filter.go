@@ -128,7 +128,9 @@ func (m *Manager) applyFilter(s Slot, p engine.NetworkPolicy) error {
 }
 
 // addMarkRules refuses what the filter did not judge, first thing in a chain
-// that sees packets of our devices only.
+// that sees packets of our devices only. What is the proxy's is not forwarded:
+// NAT leaves packets alone whose connection stood before the policy gave it to
+// the proxy, so they would go on to where the sandbox wants them.
 func (t *table) addMarkRules(r ruleset) {
 	if t.marks.Mask == 0 {
 		return
@@ -140,6 +142,10 @@ func (t *table) addMarkRules(r ruleset) {
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(t.marks.Mark)},
 			drop())
 	}
+	r.add(r.plain["out"],
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: native(t.marks.Proxy)},
+		jumpTo("refuse"))
 }
 
 // addProxyRules leads what the filter marked for the proxy there.

@@ -13,14 +13,16 @@ import (
 // server, for IPv4 (IPv6 is the same with its own sets):
 //
 //	prerouting  iif ours, source not routed to that device: drop (spoofed)
-//	forward     iif ours: goto out · oif ours: goto in
+//	forward     iif ours: goto out · oif ours: goto in · to our addresses: drop
 //	out, local  without the filter's mark, where there is a filter: drop
+//	out         with the filter's mark for the proxy: goto refuse
 //	out         device and source in open4, else goto refuse;
 //	            destination in deny4: goto refuse · ct invalid: drop · accept
 //	in          device and destination in open4, ct established or related: accept · drop
 //	input       iif ours: goto local · to our addresses from elsewhere but lo: drop
 //	local       device and source in open4, to the gateway's DNS port: accept · goto refuse
 //	output      oif ours: ct established or related: accept · drop
+//	            to our addresses by any device but ours and lo: drop
 //	refuse      tcp: reset · else ICMP "administratively prohibited"
 //	redirect    to the gateway's port 53, where the relay has another: there ·
 //	            with the filter's mark for the proxy: there
@@ -96,6 +98,11 @@ func (t *table) addForwardRules(r ruleset) {
 	}
 	r.add(r.plain["out"], jumpTo("refuse"))
 	r.add(r.plain["in"], drop())
+	for _, v6 := range []bool{false, true} { // an answer to a sandbox that is gone
+		if own := t.prefix(v6); own.IsValid() {
+			r.add(ch, nfproto(v6), inPrefix(own, destination), drop())
+		}
+	}
 }
 
 func (t *table) addHostRules(r ruleset) {
@@ -107,7 +114,7 @@ func (t *table) addHostRules(r ruleset) {
 		if !own.IsValid() {
 			continue
 		}
-		r.add(input, nfproto(v6), inPrefix(own, destination), notLoopback(), drop())
+		r.add(input, nfproto(v6), inPrefix(own, destination), notLoopback(expr.MetaKeyIIFNAME), drop())
 		gw := t.plan.slot(firstSlot).families()[index(v6)].gateway
 		for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 			r.add(r.plain["local"], t.isOpenExpr(expr.MetaKeyIIFNAME, v6, source),
@@ -116,6 +123,11 @@ func (t *table) addHostRules(r ruleset) {
 		}
 	}
 	r.add(output, t.ours(expr.MetaKeyOIFNAME), jumpTo("deliver"))
+	for _, v6 := range []bool{false, true} { // as in forward
+		if own := t.prefix(v6); own.IsValid() {
+			r.add(output, nfproto(v6), inPrefix(own, destination), notLoopback(expr.MetaKeyOIFNAME), drop())
+		}
+	}
 	r.add(r.plain["deliver"], ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())
 	r.add(r.plain["deliver"], drop())
 }
@@ -230,8 +242,8 @@ func ctState(bits uint32) []expr.Any {
 	}
 }
 
-func notLoopback() []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte("lo\x00")}}
+func notLoopback(key expr.MetaKey) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte("lo\x00")}}
 }
 
 func lookup(s *nftables.Set) expr.Any { return &expr.Lookup{SourceRegister: 1, SetName: s.Name} }

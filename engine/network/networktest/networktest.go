@@ -86,7 +86,7 @@ const (
 
 // NewInternet makes an internet that has the given addresses, and a default
 // route of the host to it. It goes with the test.
-func NewInternet(t *testing.T, addrs ...string) *Internet {
+func NewInternet(t testing.TB, addrs ...string) *Internet {
 	t.Helper()
 	n := &Internet{NS: filepath.Join(t.TempDir(), "internet")}
 	if err := n.make(addrs); err != nil {
