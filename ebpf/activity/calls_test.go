@@ -262,6 +262,9 @@ func TestPrivileges(t *testing.T) {
 	}
 	var got []tried
 	for _, e := range only(b.all(), KindPrivilege) {
+		if len(got) == 0 && e.Call.String() == "bpf" {
+			continue // of a library as this binary starts
+		}
 		g := tried{call: e.Call.String(), path: e.Path}
 		if e.Result < 0 {
 			g.failed = unix.Errno(-e.Result)
@@ -282,7 +285,7 @@ func TestSetuidProgramShows(t *testing.T) {
 	}
 	path := filepath.Join(dir, "su")
 	copyFile(t, "/bin/true", path)
-	if err := os.Chmod(path, 0o4755); err != nil {
+	if err := unix.Chmod(path, 0o4755); err != nil {
 		t.Fatal(err)
 	}
 	b := sandbox(t, "")

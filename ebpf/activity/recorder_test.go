@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -202,13 +203,33 @@ func (b *sandboxed) work(name string, args ...string) {
 }
 
 func (b *sandboxed) workload(name string, args ...string) *exec.Cmd {
-	self, err := os.Executable()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	c := b.command(self, args...)
+	c := b.command(self(b.t), args...)
 	c.Env = append(os.Environ(), "ACTIVITY_WORKLOAD="+name)
 	return c
+}
+
+// joining is a workload that enters the control group itself, by enter, so that
+// nothing of its beginning is told.
+func (b *sandboxed) joining(name string, args ...string) *exec.Cmd {
+	c := exec.CommandContext(b.t.Context(), self(b.t), append([]string{filepath.Join(b.dir, "cgroup.procs")}, args...)...)
+	c.Env = append(os.Environ(), "ACTIVITY_WORKLOAD="+name)
+	c.Stderr = os.Stderr
+	return c
+}
+
+func self(t testing.TB) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// enter moves a joining workload and returns its other arguments.
+func enter(args []string) []string {
+	check(os.WriteFile(args[0], []byte(strconv.Itoa(os.Getpid())), 0))
+	return args[1:]
 }
 
 // all waits until everything that was told to the kernel is read, and returns it.
