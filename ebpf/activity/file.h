@@ -138,36 +138,28 @@ static __noinline int file_opened(long fd)
 
 static __always_inline bool writes(__u64 flags) { return flags & (O_ACCMODE | O_CREAT | O_TRUNC); }
 
+/* Most opens are for reading: what they were for is asked first, because it
+ * costs less than whose they are. */
 static __always_inline int any_open(struct sys_exit *ctx, bool at, __u64 flags)
 {
 	if (!writes(flags))
 		return 0;
 	if (ctx->ret >= 0)
 		return file_opened(ctx->ret);
-	if (!refused(ctx->ret))
+	struct task_struct *t = me();
+	if (!refused(ctx->ret) || !owner(t))
 		return 0;
-	struct named from = named(me(), 0, at), none = {};
+	struct named from = named(t, 0, at), none = {};
 	return paths(KIND_OPEN, ctx->ret, &from, &none);
 }
 
-AFTER(open)
-{
-	struct task_struct *t = me();
-	return owner(t) ? any_open(ctx, false, arg(t, 1)) : 0;
-}
-AFTER(creat) { return owner(me()) ? any_open(ctx, false, O_CREAT) : 0; }
-AFTER(openat)
-{
-	struct task_struct *t = me();
-	return owner(t) ? any_open(ctx, true, arg(t, 2)) : 0;
-}
+AFTER(open) { return any_open(ctx, false, arg(me(), 1)); }
+AFTER(creat) { return any_open(ctx, false, O_CREAT); }
+AFTER(openat) { return any_open(ctx, true, arg(me(), 2)); }
 AFTER(openat2)
 {
-	struct task_struct *t = me();
-	if (!owner(t))
-		return 0;
 	__u64 flags = 0;
-	bpf_probe_read_user(&flags, sizeof(flags), (void *)arg(t, 2));
+	bpf_probe_read_user(&flags, sizeof(flags), (void *)arg(me(), 2));
 	return any_open(ctx, true, flags);
 }
 
