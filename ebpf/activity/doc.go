@@ -13,7 +13,7 @@
 // sandbox with processes is added, an event of KindGap says so.
 //
 // The programs use typed tracepoints and the ends of system calls, which work
-// where BPF trampolines are refused. They do not see what is done by io_uring
+// where BPF trampolines are refused, from Linux 6.1 on. They do not see what is done by io_uring
 // or by 32-bit calls: a sandbox must not have these, and the container driver's
 // system call filter gives it neither. Paths of calls other than a successful
 // open are read after the call, from memory that another thread may have changed
