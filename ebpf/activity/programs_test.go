@@ -68,19 +68,20 @@ func spawn(args []string) {
 	wg.Wait()
 }
 
-// threads ends while several threads run.
+// threads ends while several threads sleep in the kernel.
 func threads([]string) {
+	var running sync.WaitGroup
 	for range 8 {
+		running.Add(1)
 		go func() {
 			runtime.LockOSThread()
+			running.Done()
 			for {
-				_ = unix.Getppid()
+				_ = unix.Nanosleep(&unix.Timespec{Sec: 3600}, nil)
 			}
 		}()
 	}
-	for range 100 {
-		runtime.Gosched()
-	}
+	running.Wait()
 	os.Exit(7)
 }
 

@@ -39,11 +39,7 @@ func (r *Recorder) Read() (Event, error) {
 		if err != nil {
 			return Event{}, err
 		}
-		if l, ok := r.lost(e.Sandbox, lost); ok {
-			r.push(e)
-			return l, nil
-		}
-		return e, nil
+		return r.after(e, lost), nil
 	}
 }
 
@@ -66,20 +62,24 @@ func (r *Recorder) next() (Event, bool, error) {
 	return e, true, nil
 }
 
-func (r *Recorder) push(e Event) {
+// after puts an event behind the losses before it and behind what else waits,
+// and gives the first of them.
+func (r *Recorder) after(e Event, lost uint64) Event {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if l, ok := r.lostLocked(e.Sandbox, lost); ok {
+		r.pending = append(r.pending, l)
+	}
+	if len(r.pending) == 0 {
+		return e
+	}
 	r.pending = append(r.pending, e)
+	e, r.pending = r.pending[0], r.pending[1:]
+	return e
 }
 
-// lost makes the event that tells of losses up to a total. Records of several
-// processors may come with a smaller total after a larger one.
-func (r *Recorder) lost(sandbox uint32, total uint64) (Event, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.lostLocked(sandbox, total)
-}
-
+// lostLocked makes the event that tells of losses up to a total. Records of
+// several processors may come with a smaller total after a larger one.
 func (r *Recorder) lostLocked(sandbox uint32, total uint64) (Event, bool) {
 	w := r.watched[sandbox]
 	if w == nil || total <= w.told {
