@@ -1,0 +1,61 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* What processes of sandboxes do, seen at typed tracepoints and at the ends of
+ * system calls: the hooks that kernels without BPF trampolines have too. Each
+ * program leaves at once when the process belongs to no sandbox. */
+#include "activity.h"
+#include "file.h"
+#include "socket.h"
+#include "privilege.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec, struct task_struct *t, int old_pid, struct linux_binprm *bprm)
+{
+	__u32 sandbox = owner(t);
+	struct record *r = sandbox ? begin(t, sandbox, KIND_EXEC) : 0;
+	if (!r)
+		return 0;
+	struct file *f = BPF_CORE_READ(bprm, file);
+	r->e.inode = BPF_CORE_READ(f, f_inode, i_ino);
+	r->e.dev = BPF_CORE_READ(f, f_inode, i_sb, s_dev);
+	__u32 off = kernel_text(r, 0, 0, BPF_CORE_READ(bprm, filename));
+	off = walk_text(r, 1, off, BPF_CORE_READ(f, f_path.dentry), BPF_CORE_READ(f, f_path.mnt));
+	unsigned long start = BPF_CORE_READ(t, mm, arg_start), all = BPF_CORE_READ(t, mm, arg_end) - start;
+	r->e.args_total = all;
+	__u64 n = all;
+	if (all > MAX_ARGS) {
+		r->e.flags |= FLAG_CUT;
+		n = MAX_ARGS;
+	}
+	asm volatile("" : "+r"(n)); /* so that the bound is put on the register that is used */
+	if (n > MAX_ARGS)
+		n = MAX_ARGS;
+	if (bpf_probe_read_user(r->text + (off & (TEXT_ROOM - 1)), n, (void *)start)) {
+		r->e.flags |= FLAG_UNREAD;
+		n = 0;
+	}
+	r->e.texts[2] = n;
+	return send(r, off + n);
+}
+
+/* Reports a process once, with its last thread. The threads' programs may all
+ * see that none is left alive. */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit, struct task_struct *t)
+{
+	if (t->signal->live.counter)
+		return 0;
+	__u32 sandbox = owner(t), one = 1;
+	struct record *r = sandbox ? begin(t, sandbox, KIND_EXIT) : 0;
+	if (!r)
+		return 0;
+	struct process_key k = { .start = r->e.start, .tgid = r->e.tgid };
+	if (bpf_map_update_elem(&ended, &k, &one, BPF_NOEXIST))
+		return 0;
+	struct signal_struct *s = t->signal;
+	r->e.args[0] = s->flags & SIGNAL_GROUP_EXIT ? s->group_exit_code : t->exit_code;
+	return send(r, 0);
+}

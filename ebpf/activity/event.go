@@ -1,0 +1,210 @@
+package activity
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind is what an event tells.
+type Kind uint8
+
+// The kinds, as in activity.h. The last two are the reader's own.
+const (
+	KindExec      Kind = iota + 1 // a program was started
+	KindExit                      // a process ended
+	KindOpen                      // a file was opened for writing
+	KindCreate                    // a file was made
+	KindUnlink                    // a name of a file was removed
+	KindRename                    // a file or directory got another name
+	KindMkdir                     // a directory was made
+	KindRmdir                     // a directory was removed
+	KindLink                      // a file got a second name
+	KindSymlink                   // a symbolic link was made
+	KindTruncate                  // a file was cut or lengthened by its name
+	KindConnect                   // a connection was begun, or UDP's far end set
+	KindAccept                    // a connection was accepted
+	KindPrivilege                 // a call that changes what a process may do
+	KindLost                      // events are missing here
+	KindGap                       // the sandbox ran before it was watched
+)
+
+var kinds = [...]string{
+	"none", "exec", "exit", "open", "create", "unlink", "rename", "mkdir", "rmdir", "link", "symlink",
+	"truncate", "connect", "accept", "privilege", "lost", "gap",
+}
+
+// String is the kind's name, as "exec".
+func (k Kind) String() string {
+	if int(k) < len(kinds) {
+		return kinds[k]
+	}
+	return fmt.Sprintf("kind-%d", uint8(k))
+}
+
+// Call is the system call of a KindPrivilege event.
+type Call uint8
+
+// calls names them, in the order of activity.h.
+var calls = [...]string{
+	"none", "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid",
+	"capset", "mount", "umount", "move_mount", "pivot_root", "chroot", "ptrace", "bpf",
+	"perf_event_open", "init_module", "finit_module", "delete_module", "unshare", "setns", "clone",
+}
+
+// String is the call's name, as "setuid".
+func (c Call) String() string {
+	if int(c) < len(calls) {
+		return calls[c]
+	}
+	return fmt.Sprintf("call-%d", uint8(c))
+}
+
+// Process is who did it. ID and Start together are unique until the next boot.
+type Process struct {
+	ID, Thread int // as the host counts
+	Parent     int // at the time of the event
+	Inner      int // ID as the sandbox counts
+	Start      time.Duration
+	UID, GID   uint32 // real, as the host counts
+	EUID       uint32
+	Command    string // up to 15 bytes, chosen by the process
+}
+
+// Event is one thing that a sandbox did. Texts are bytes of the sandbox: they
+// may hold anything but NUL.
+type Event struct {
+	Kind    Kind
+	Time    time.Duration // since boot
+	Sandbox uint32
+	Process Process // zero for KindLost and KindGap
+
+	// Path is what was executed, opened, made, removed or mounted on. To is the
+	// new name; of a symbolic link, where it lies, and Path its text.
+	Path, To string
+	// Binary is the file that runs after KindExec: not a script but its
+	// interpreter, and not a symbolic link.
+	Binary string
+	Args   []string
+	// ArgsSize is how many bytes all arguments have, also those that Args lacks.
+	ArgsSize int
+
+	Inode, Device uint64 // of Binary or Path; 0 when unknown. Device is as in stat.
+	OpenFlags     uint32 // of open(2)
+
+	Status   unix.WaitStatus // KindExit
+	Duration time.Duration   // KindExit: since the process began
+
+	Local, Remote netip.AddrPort
+	Protocol      uint8 // of IP, as 6
+
+	Call     Call
+	CallArgs [3]uint64
+
+	Result int64 // of the call; -errno when it failed
+
+	Cut      bool // a path lacks its beginning or end, or Args lack some
+	Claimed  bool // the process could change Path, To or Remote meanwhile
+	Detached bool // the file has no path in the mount namespace, as of memfd_create
+	Unread   bool // memory of the process could not be read
+
+	Lost    uint64 // KindLost: how many
+	Running int    // KindGap: how many processes were there
+}
+
+// The flags, as in activity.h.
+const (
+	flagCut = 1 << iota
+	flagClaimed
+	flagDetached
+	flagUnread
+)
+
+const headSize = int(unsafe.Sizeof(bpfEvent{}))
+
+// decode also returns how many events of the sandbox were lost before this one
+// in all.
+func decode(b []byte) (Event, uint64, error) {
+	var raw bpfEvent
+	if len(b) < headSize {
+		return Event{}, 0, fmt.Errorf("an event of %d bytes is short", len(b))
+	}
+	if _, err := binary.Decode(b, binary.NativeEndian, &raw); err != nil {
+		return Event{}, 0, err
+	}
+	var texts [len(raw.Texts)][]byte
+	rest := b[headSize:]
+	for i, n := range raw.Texts {
+		if int(n) > len(rest) {
+			return Event{}, 0, fmt.Errorf("text %d of an event is short", i)
+		}
+		texts[i], rest = rest[:n], rest[n:]
+	}
+	e := Event{
+		Kind: Kind(raw.Kind), Time: time.Duration(raw.Time), Sandbox: raw.Sandbox, Inode: raw.Inode, Device: device(raw.Dev),
+		Process: Process{
+			ID: int(raw.Tgid), Thread: int(raw.Tid), Parent: int(raw.Ppid), Inner: int(raw.Inner), Start: time.Duration(raw.Start),
+			UID: raw.Uid, GID: raw.Gid, EUID: raw.Euid, Command: command(raw.Comm),
+		},
+		Result: raw.Ret, Cut: raw.Flags&flagCut != 0, Claimed: raw.Flags&flagClaimed != 0,
+		Detached: raw.Flags&flagDetached != 0, Unread: raw.Flags&flagUnread != 0,
+	}
+	e.details(&raw, texts)
+	return e, raw.Lost, nil
+}
+
+func (e *Event) details(raw *bpfEvent, texts [4][]byte) {
+	switch e.Kind {
+	case KindExec:
+		e.Path, e.Binary = text(texts[0]), text(texts[1])
+		e.Args, e.ArgsSize = arguments(texts[2]), int(raw.ArgsTotal)
+	case KindExit:
+		e.Status, e.Duration = unix.WaitStatus(raw.Args[0]), e.Time-e.Process.Start
+	case KindConnect, KindAccept:
+		e.Protocol = raw.Proto
+		e.Local = netip.AddrPortFrom(netip.AddrFrom16(raw.Laddr).Unmap(), raw.Lport)
+		e.Remote = netip.AddrPortFrom(netip.AddrFrom16(raw.Raddr).Unmap(), raw.Rport)
+	case KindPrivilege:
+		e.Call, e.CallArgs, e.Path = Call(raw.Call), raw.Args, text(texts[0])
+	case KindSymlink:
+		e.Path, e.To = text(texts[1]), join(texts[2], texts[3])
+	default:
+		e.OpenFlags = uint32(raw.Args[0])
+		e.Path, e.To = join(texts[0], texts[1]), join(texts[2], texts[3])
+	}
+}
+
+func text(b []byte) string {
+	b, _, _ = bytes.Cut(b, []byte{0})
+	return string(b)
+}
+
+// join puts a name behind the directory that it is relative to. The path is
+// not cleaned: what ".." means depends on symbolic links.
+func join(dir, name []byte) string {
+	n := text(name)
+	if len(name) == 0 || strings.HasPrefix(n, "/") {
+		return text(dir) + n
+	}
+	return text(dir) + "/" + n
+}
+
+func arguments(b []byte) []string {
+	if len(b) == 0 {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+}
+
+func command(c [16]int8) string {
+	return text(unsafe.Slice((*byte)(unsafe.Pointer(&c[0])), len(c)))
+}
+
+// device brings the kernel's number into the form of stat.
+func device(d uint32) uint64 { return unix.Mkdev(d>>20, d&(1<<20-1)) }

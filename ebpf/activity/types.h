@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+#pragma once
+/* The parts of the kernel's types that are read. Their offsets are put in at
+ * load from the BTF of the running kernel, so order and gaps do not matter. */
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct kernfs_node { __u64 id; };
+struct cgroup { int level; struct kernfs_node *kn; struct cgroup *ancestors[]; };
+struct cgroup_subsys_state { struct cgroup *cgroup; };
+struct css_set { struct cgroup_subsys_state *subsys[1]; struct cgroup *dfl_cgrp; };
+enum cgroup_subsys_id { pids_cgrp_id = 1 };
+
+struct qstr {
+	union {
+		struct { __u32 hash, len; };
+		__u64 hash_len;
+	};
+	const unsigned char *name;
+};
+struct super_block { __u32 s_dev; };
+struct inode { unsigned short i_mode; struct super_block *i_sb; unsigned long i_ino; __u32 i_generation; };
+struct dentry { struct dentry *d_parent; struct qstr d_name; struct inode *d_inode; };
+struct vfsmount { struct dentry *mnt_root; };
+struct mount { struct mount *mnt_parent; struct dentry *mnt_mountpoint; struct vfsmount mnt; };
+struct path { struct vfsmount *mnt; struct dentry *dentry; };
+struct file { unsigned int f_mode, f_flags; struct path f_path; struct inode *f_inode; void *private_data; };
+struct fdtable { unsigned int max_fds; struct file **fd; };
+struct files_struct { struct fdtable *fdt; };
+struct fs_struct { struct path pwd; };
+
+typedef struct { __u32 val; } kuid_t;
+struct cred { kuid_t euid; void *user_ns; };
+typedef struct { int counter; } atomic_t;
+struct signal_struct { atomic_t live; int group_exit_code; unsigned int flags; };
+struct mm_struct { unsigned long arg_start, arg_end; };
+struct upid { int nr; };
+struct pid { unsigned int level; struct upid numbers[1]; };
+struct task_struct {
+	int pid, tgid, exit_code;
+	struct task_struct *real_parent, *group_leader;
+	__u64 start_boottime;
+	struct pid *thread_pid;
+	struct css_set *cgroups;
+	struct files_struct *files;
+	struct fs_struct *fs;
+	struct mm_struct *mm;
+	struct signal_struct *signal;
+	const struct cred *cred;
+	void *nsproxy;
+};
+struct linux_binprm { struct file *file; const char *filename; };
+
+struct in6_addr { __u8 in6_u[16]; };
+struct sock_common {
+	__u32 skc_daddr, skc_rcv_saddr;
+	__u16 skc_dport, skc_num;
+	unsigned short skc_family;
+	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
+};
+struct sock { struct sock_common __sk_common; __u16 sk_type, sk_protocol; };
+struct socket { struct sock *sk; };
+
+/* The registers of a system call. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs { unsigned long di, si, dx, r10, r8; };
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs { __u64 regs[31]; __u64 orig_x0; };
+#else
+#error "the registers of this processor are not known"
+#endif
+
+#pragma clang attribute pop
+
+#define S_IFMT  0170000
+#define S_IFREG 0100000
+#define S_IFBLK 0060000
+#define S_IFSOCK 0140000
+#define FMODE_WRITE 2
+#define FMODE_CREATED (1 << 20)
+#define O_ACCMODE 3
+#define O_CREAT 0100
+#define O_TRUNC 01000
+#define EPERM 1
+#define EACCES 13
+#define EROFS 30
+#define AT_FDCWD (-100)
+#define AF_INET 2
+#define AF_INET6 10
+#define SIGNAL_GROUP_EXIT 4
