@@ -187,8 +187,8 @@ func TestBrokenServers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// reply answers the first question and then runs the rest.
-	reply := `printf 'Content-Length: 53\r\n\r\n{"jsonrpc":"2.0","id":1,"result":{"capabilities":{}}}'; `
+	// reply answers the first question, once it is asked, and then runs the rest.
+	reply := `read q; printf 'Content-Length: 53\r\n\r\n{"jsonrpc":"2.0","id":1,"result":{"capabilities":{}}}'; `
 
 	ts := wire.LspServer{LanguageID: "typescript", PathToProject: "proj"}
 	wantError(t, b.StartLsp(ctx, ts), http.StatusNotImplemented, wire.CodeNotImplemented, "npm install -g typescript typescript-language-server")
@@ -197,7 +197,7 @@ func TestBrokenServers(t *testing.T) {
 		{"echo hello", "does not speak the language server protocol"},
 		{"printf 'Content-Length: 99999999\\r\\n\\r\\n'; exec sleep 60", "larger than 8 MiB"},
 		{`printf 'Content-Length: 70\r\n\r\n{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"no such version"}}'; exec sleep 60`, "ended"},
-		{`printf 'Content-Length: 71\r\n\r\n{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"no such version"}}'; exec sleep 60`, "refused: no such version"},
+		{`read q; printf 'Content-Length: 71\r\n\r\n{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"no such version"}}'; exec sleep 60`, "refused: no such version"},
 	} {
 		fake(c.script)
 		if err := b.StartLsp(ctx, python); err == nil || !strings.Contains(err.Error(), c.want) {
