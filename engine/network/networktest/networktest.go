@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -52,6 +54,9 @@ func becomeHost() error {
 	if err := unix.Mount("", "/", "none", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return err
 	}
+	if err := letGo(); err != nil {
+		return err
+	}
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
 		return err
 	}
@@ -63,6 +68,27 @@ func becomeHost() error {
 		return err
 	}
 	return netlink.LinkSetUp(lo)
+}
+
+// letGo drops the copies of disks that other tests' servers have mounted, which
+// could not take them down while somebody holds one.
+func letGo() error {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	lines := slices.Collect(strings.Lines(string(table)))
+	for _, line := range slices.Backward(lines) {
+		where, what, ok := strings.Cut(line, " - ")
+		at, of := strings.Fields(where), strings.Fields(what)
+		if !ok || len(at) < 5 || len(of) < 2 || at[4] == "/" {
+			continue
+		}
+		if of[0] == "overlay" || strings.HasPrefix(of[1], "/dev/loop") {
+			_ = unix.Unmount(at[4], unix.MNT_DETACH) // one with odd characters stays
+		}
+	}
+	return nil
 }
 
 // noDAD lets IPv6 addresses be used at once, in the calling thread's namespace.
