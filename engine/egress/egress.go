@@ -212,14 +212,3 @@ func (f *Filter) Detach(s network.Slot) error {
 	}
 	return f.kernel.Detach(st.device)
 }
-
-// Stats returns what a slot's sandbox sent, got and was refused.
-func (f *Filter) Stats(s network.Slot) (kernel.Stats, error) {
-	f.mu.Lock()
-	st := f.slots[s.Index]
-	f.mu.Unlock()
-	if st == nil {
-		return kernel.Stats{}, nil
-	}
-	return f.kernel.Stats(st.number)
-}

@@ -29,6 +29,7 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
+	programs "github.com/atoll-sh/atoll/ebpf/egress"
 	"github.com/atoll-sh/atoll/ebpf/kernel"
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/network"
@@ -866,4 +867,15 @@ func FuzzAnswer(f *testing.F) {
 		}
 		reply(a, dnsmessage.RCodeRefused, edeProhibited)
 	})
+}
+
+// Stats returns what a slot's sandbox sent, got and was refused.
+func (f *Filter) Stats(s network.Slot) (programs.Stats, error) {
+	f.mu.Lock()
+	st := f.slots[s.Index]
+	f.mu.Unlock()
+	if st == nil {
+		return programs.Stats{}, nil
+	}
+	return f.kernel.Stats(st.number)
 }

@@ -110,3 +110,15 @@ func (a *app) printList(all []engine.Sandbox, quiet bool, url string) error {
 	}
 	return table(a.out, rows)
 }
+
+// newListByNameCommand is the list command of a kind of thing that is found by
+// a part of its name.
+func newListByNameCommand(short string, list func(ctx context.Context, name string) error) *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: short, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return list(cmd.Context(), name) },
+	}
+	cmd.Flags().StringVar(&name, "name", "", "part of the name")
+	return cmd
+}

@@ -93,19 +93,13 @@ func (a *app) secretValue(file string) (string, error) {
 }
 
 func newSecretListCommand(a *app) *cobra.Command {
-	var name string
-	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List secrets, without their values", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := a.allSecrets(cmd.Context(), name)
-			if err != nil {
-				return err
-			}
-			return a.printSecrets(all, false)
-		},
-	}
-	cmd.Flags().StringVar(&name, "name", "", "part of the name")
-	return cmd
+	return newListByNameCommand("List secrets, without their values", func(ctx context.Context, name string) error {
+		all, err := a.allSecrets(ctx, name)
+		if err != nil {
+			return err
+		}
+		return a.printSecrets(all, false)
+	})
 }
 
 func (a *app) allSecrets(ctx context.Context, name string) ([]engine.Secret, error) {

@@ -132,19 +132,13 @@ func (a *app) prepareSnapshot(ctx context.Context, name string) error {
 }
 
 func newSnapshotListCommand(a *app) *cobra.Command {
-	var name string
-	cmd := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List snapshots", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := a.allSnapshots(cmd.Context(), name)
-			if err != nil {
-				return err
-			}
-			return a.printSnapshots(all, false)
-		},
-	}
-	cmd.Flags().StringVar(&name, "name", "", "part of the name")
-	return cmd
+	return newListByNameCommand("List snapshots", func(ctx context.Context, name string) error {
+		all, err := a.allSnapshots(ctx, name)
+		if err != nil {
+			return err
+		}
+		return a.printSnapshots(all, false)
+	})
 }
 
 func (a *app) allSnapshots(ctx context.Context, name string) ([]engine.Snapshot, error) {
