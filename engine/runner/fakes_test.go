@@ -140,9 +140,10 @@ func (d *fakeDisks) Pending(context.Context, string) (int64, error) { return 0, 
 func (d *fakeDisks) Usage(_ context.Context, id string) (int64, int64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if id == d.writer {
-		d.written++
+	if id != d.writer {
+		return 0, 1 << 40, nil
 	}
+	d.written++
 	return d.written, 1 << 40, nil
 }
 

@@ -1,6 +1,7 @@
 package toolbox
 
 import (
+	"io"
 	"strings"
 	"testing"
 
@@ -150,11 +151,43 @@ func TestSessionAsync(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "input to be taken", func() bool { return b.Input(ctx, "s", quiet.CmdID, "z") == nil })
+	if err := b.Input(ctx, "s", quiet.CmdID, "z"); err != nil {
+		t.Fatalf("input at once: %v", err)
+	}
 	if err := b.Follow(ctx, "s", quiet.CmdID, &stream); err != nil {
 		t.Fatal(err)
 	}
 	if l, _, err := b.Logs(ctx, "s", quiet.CmdID, 0, 0); err != nil || l.Stdout != "z\n" {
+		t.Errorf("got %+v, %v", l, err)
+	}
+}
+
+// TestSessionInputEarly sends input to a command that waits for another.
+func TestSessionInputEarly(t *testing.T) {
+	b := open(t)
+	ctx := t.Context()
+	b.session("s")
+	first, err := b.Exec(ctx, "s", wire.SessionExecute{Command: "read go", RunAsync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := b.Exec(ctx, "s", wire.SessionExecute{Command: "read a; read b; echo got $a $b", RunAsync: true, SuppressInputEcho: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"x", "y"} {
+		if err := b.Input(ctx, "s", second.CmdID, line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantError(t, b.Input(ctx, "s", second.CmdID, strings.Repeat("x", 40<<10)), 409, wire.CodeConflict, "has not started")
+	if err := b.Input(ctx, "s", first.CmdID, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Follow(ctx, "s", second.CmdID, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if l, _, err := b.Logs(ctx, "s", second.CmdID, 0, 0); err != nil || l.Stdout != "got x y\n" {
 		t.Errorf("got %+v, %v", l, err)
 	}
 }

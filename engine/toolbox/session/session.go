@@ -24,8 +24,9 @@ import (
 )
 
 const (
-	maxFinished = 500 // finished commands that a session remembers
-	maxQueued   = 100 // commands that wait in a session
+	maxFinished = 500      // finished commands that a session remembers
+	maxQueued   = 100      // commands that wait in a session
+	maxEarly    = 32 << 10 // bytes of input kept for a command that waits, half a FIFO
 	// linger is how long the output of background processes is waited for.
 	linger = 20 * time.Millisecond
 )
@@ -61,6 +62,7 @@ type Command struct {
 
 	mu    sync.Mutex
 	stdin *os.File // nil unless asynchronous and running
+	early string   // input that came before the command ran
 	code  *int
 }
 
@@ -74,7 +76,9 @@ func (c *Command) Wire() wire.Command {
 // Done is closed when the command has ended.
 func (c *Command) Done() <-chan struct{} { return c.done }
 
-// Input writes a line to the command's stdin.
+// Input writes a line to the command's stdin. What comes before the command
+// runs, because another one runs or it has only just been asked for, is kept
+// for its start.
 func (c *Command) Input(data string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,15 +87,33 @@ func (c *Command) Input(data string) error {
 		return wire.Errorf(http.StatusGone, wire.CodeCommandCompleted, "command %s has ended and takes no more input", c.ID)
 	case !c.async:
 		return wire.BadRequest("command %s runs synchronously and has no stdin; start it with runAsync to send input", c.ID)
-	case c.stdin == nil:
-		return wire.Errorf(http.StatusConflict, wire.CodeConflict, "command %s waits for the command before it; send the input once it runs", c.ID)
+	case c.stdin != nil:
+		return c.write(data + "\n")
+	case len(c.early)+len(data) >= maxEarly:
+		return wire.Errorf(http.StatusConflict, wire.CodeConflict, "command %s has not started and holds %d bytes of input; send more once it runs", c.ID, len(c.early))
 	}
+	c.early += data + "\n"
+	return nil
+}
+
+// started gives the command its stdin, and what came before it.
+func (c *Command) started(stdin *os.File) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stdin = stdin
+	if c.early != "" {
+		_ = c.write(c.early) // fits the FIFO
+		c.early = ""
+	}
+}
+
+func (c *Command) write(data string) error {
 	_ = c.stdin.SetWriteDeadline(time.Now().Add(10 * time.Second))
-	if _, err := c.stdin.WriteString(data + "\n"); err != nil {
+	if _, err := c.stdin.WriteString(data); err != nil {
 		return wire.Errorf(http.StatusConflict, wire.CodeConflict, "command %s does not read its input; the line may have been written in part", c.ID)
 	}
 	if c.echo {
-		c.Log.Write(Stdout, []byte(data+"\n"))
+		c.Log.Write(Stdout, []byte(data))
 	}
 	return nil
 }
@@ -387,9 +409,7 @@ func (s *Session) openStreams(c *Command) (*streams, error) {
 			return nil, err
 		}
 		if i == 0 {
-			c.mu.Lock()
-			c.stdin = f
-			c.mu.Unlock()
+			c.started(f)
 			continue
 		}
 		t.read[i-1] = f
