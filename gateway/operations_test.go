@@ -20,7 +20,7 @@ import (
 	"github.com/atoll-sh/atoll/gateway/wire"
 )
 
-//go:generate go test -run TestCompatibilityPage . -update
+//go:generate go test -run TestCompatibilityPage|TestSkillReference . -update
 
 var update = flag.Bool("update", false, "write golden files")
 

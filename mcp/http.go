@@ -74,9 +74,10 @@ type message struct {
 // the request ends here.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) *http.Request {
 	var m message
+	var body []byte
 	if r.Method == http.MethodPost {
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.opt.MaxBody))
-		if err != nil {
+		var err error
+		if body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, s.opt.MaxBody)); err != nil {
 			refuseBody(w, err)
 			return nil
 		}
@@ -92,7 +93,10 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) *http.Request {
 			w.WriteHeader(http.StatusAccepted)
 			return nil
 		}
-		return r
+		if named := r.Header.Get(mcpgo.HeaderMethod); named != m.Method {
+			return r // mcp-go says what is wrong with the headers
+		}
+		return s.extend(w, r, body)
 	}
 	if m.Method != string(mcpgo.MethodInitialize) && !s.checkSession(w, r) {
 		return nil
@@ -102,7 +106,18 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) *http.Request {
 		// until it ends, is cancelled by name, or the server closes.
 		r = r.WithContext(context.WithoutCancel(r.Context()))
 	}
-	return r
+	return s.extend(w, r, body)
+}
+
+// extend answers requests that mcp-go does not know.
+func (s *Server) extend(w http.ResponseWriter, r *http.Request, body []byte) *http.Request {
+	answer := s.extension(body)
+	if answer == nil {
+		return r
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer)
+	return nil
 }
 
 func (s *Server) checkSession(w http.ResponseWriter, r *http.Request) bool {

@@ -25,6 +25,9 @@ const Instructions = "Isolated Linux computers. Create one with sandbox_create, 
 	"Sandboxes stop when idle and start again with sandbox_control; files survive. Delete those you no longer need. " +
 	"Errors say which argument is wrong and what to call next."
 
+// cacheMillis is how long clients may keep what does not change.
+const cacheMillis = 300_000
+
 // Backend is what the tools work on.
 type Backend = tools.Backend
 
@@ -65,6 +68,7 @@ type Server struct {
 	log      *slog.Logger
 	kit      *tools.Kit // nil: tools that keep nothing
 	tools    []tools.Tool
+	skills   []skillEntry
 	inner    *server.MCPServer
 	http     *server.StreamableHTTPServer
 	sessions *sessions
@@ -106,12 +110,17 @@ func newServer(list []tools.Tool, opt Options) (*Server, error) {
 		// Advertised although the list never changes: a listener that has
 		// nothing to listen to loses its acknowledgement in mcp-go.
 		server.WithToolCapabilities(true),
-		server.WithCacheHints(300_000, mcpgo.CacheScopePrivate),
+		server.WithResourceCapabilities(false, true),
+		server.WithExtensions(map[string]any{skillsExtension: map[string]any{"directoryRead": true}}),
+		server.WithCacheHints(cacheMillis, mcpgo.CacheScopePrivate),
 		server.WithToolFilter(s.filter),
 		server.WithLogger(opt.Log),
 	)
 	for _, t := range s.tools {
 		s.inner.AddTool(definition(t), s.handler(t))
+	}
+	if err := s.addSkills(); err != nil {
+		return nil, fmt.Errorf("mcp: %w", err)
 	}
 	s.serve()
 	return s, nil

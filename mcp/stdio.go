@@ -167,5 +167,8 @@ func (c *stdio) handle(ctx context.Context, id any, line []byte) (response mcpgo
 			}
 		}
 	}()
+	if answer := c.server.extension(line); answer != nil {
+		return answer
+	}
 	return c.server.inner.HandleMessage(ctx, line)
 }
