@@ -67,6 +67,7 @@ func TestClients(t *testing.T) {
 	s.buildDesktop()
 	image := serveImage(t)
 	sdk := s.driveSDKs(image)
+	s.runSkill()
 	found := []results{}
 	for i, p := range sdks {
 		found = append(found, sdk.summary(i, p.pkg, p.version))

@@ -85,12 +85,8 @@ func (s *server) drive(client, interpreter string, args []string, image string) 
 	if err != nil {
 		s.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, interpreter, append([]string{program}, args[1:]...)...)
-	cmd.Dir = s.TempDir() // some versions read .env files
-	cmd.Env = []string{
-		"HOME=" + cmd.Dir, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + cmd.Dir, "PYTHONDONTWRITEBYTECODE=1",
-		"DAYTONA_API_URL=http://" + s.addr + "/api", "DAYTONA_API_KEY=" + apiKey, "IMAGE=" + image,
-	}
+	cmd := s.command(ctx, interpreter, append([]string{program}, args[1:]...)...)
+	cmd.Env = append(cmd.Env, "IMAGE="+image)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
@@ -105,6 +101,18 @@ func (s *server) drive(client, interpreter string, args []string, image string) 
 		}
 	}
 	return lines
+}
+
+// command prepares a client's program: an empty home, and the two variables
+// that choose the server.
+func (s *server) command(ctx context.Context, interpreter string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, interpreter, args...)
+	cmd.Dir = s.TempDir() // some versions read .env files
+	cmd.Env = []string{
+		"HOME=" + cmd.Dir, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + cmd.Dir, "PYTHONDONTWRITEBYTECODE=1",
+		"DAYTONA_API_URL=http://" + s.addr + "/api", "DAYTONA_API_KEY=" + apiKey,
+	}
+	return cmd
 }
 
 // table is what was found: rows in the order of the run.
