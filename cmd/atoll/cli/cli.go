@@ -124,6 +124,7 @@ func (a *app) commands() []*cobra.Command {
 		newNetworkCommand(a),
 		newActivityCommand(a),
 		newDoctorCommand(a),
+		newSkillsCommand(a),
 		newVersionCommand(a),
 	}
 }
