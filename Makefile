@@ -2,7 +2,7 @@
 # which can also be run on their own.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build up down test test-short acceptance attack bench lint generate clean
+.PHONY: help setup build bundle up down test test-short acceptance attack bench lint generate clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -12,6 +12,10 @@ setup: ## install what is missing from the distribution's packages (root)
 
 build: ## build bin/atoll
 	@.ci/build
+
+bundle: ## write plugins and bundles for agents' stores to bin/bundles
+	@.ci/build
+	@.ci/go run ./cmd/atoll-bundle -version "$$(bin/atoll version | awk '{print $$2}')"
 
 up: ## start the server, build the default image, run a first sandbox (root)
 	@.ci/root "make up"
