@@ -26,6 +26,7 @@ import (
 type initOptions struct {
 	scope, transport, name                  string
 	all, dryRun, remove, print, json, check bool
+	agents                                  []string
 }
 
 func newMCPInitCommand() *cobra.Command {
@@ -42,12 +43,15 @@ func newMCPInitCommand() *cobra.Command {
 			"Agents: " + strings.Join(names, ", ") + ".\nWithout an agent it shows which are installed.",
 		Example:   "  atoll mcp init claude-code\n  atoll mcp init --all --dry-run\n  atoll mcp init cursor --remove",
 		ValidArgs: names,
-		RunE:      func(cmd *cobra.Command, args []string) error { return initAgents(cmd, args, o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return initAgents(cmd, append(args, o.agents...), o)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.scope, "scope", "user", "user (all projects) or project (this directory)")
 	f.StringVar(&o.transport, "transport", "stdio", "stdio (the agent starts atoll mcp) or http (it calls the server)")
 	f.StringVar(&o.name, "name", "atoll", "name of the entry")
+	f.StringSliceVar(&o.agents, "agent", nil, "agents, beside those that are arguments; with commas or repeated")
 	f.BoolVar(&o.all, "all", false, "all agents that are installed")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show the change as a diff and write nothing")
 	f.BoolVar(&o.remove, "remove", false, "take the entry out")

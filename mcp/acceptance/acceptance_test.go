@@ -174,38 +174,6 @@ func text(t *testing.T, out string) string {
 	return s
 }
 
-func TestClaudeCode(t *testing.T) {
-	w := newWorld(t)
-	for _, transport := range []string{"stdio", "http"} {
-		t.Run(transport, func(t *testing.T) {
-			w := *w
-			w.t = t
-			t.Setenv("ATOLL_API_KEY", "")
-			_, all, code := w.run(w.atoll, "mcp", "init", "claude-code", "--url", w.url, "--transport", transport)
-			if code != 0 {
-				t.Fatalf("init: exit %d\n%s", code, all)
-			}
-			run := w.run
-			if transport == "http" { // the file names the variable
-				run = func(name string, args ...string) (string, string, int) {
-					return w.run("env", append([]string{"ATOLL_API_KEY=" + gatewaytest.AdminKey, name}, args...)...)
-				}
-			}
-			_, all, code = run("claude", "mcp", "list")
-			if code != 0 || !strings.Contains(all, "atoll") || !strings.Contains(all, "Connected") {
-				t.Errorf("claude mcp list: exit %d\n%s", code, all)
-			}
-			t.Logf("%s", all)
-			if _, all, code = w.run(w.atoll, "mcp", "init", "claude-code", "--remove"); code != 0 {
-				t.Fatalf("remove: exit %d\n%s", code, all)
-			}
-			if _, all, _ = w.run("claude", "mcp", "list"); strings.Contains(all, "atoll") {
-				t.Errorf("still listed after removal:\n%s", all)
-			}
-		})
-	}
-}
-
 func TestCheck(t *testing.T) {
 	w := newWorld(t)
 	out, all, code := w.run(w.atoll, "mcp", "init", "cursor", "--url", w.url, "--check")

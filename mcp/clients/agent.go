@@ -104,6 +104,8 @@ type format int
 const (
 	jsonc format = iota // JSON, with comments and trailing commas where they are
 	toml
+	yamlMap  // the section is a mapping by name
+	yamlList // the section is a list whose items carry their names
 )
 
 // Agent is one program that can use MCP servers.
@@ -123,7 +125,10 @@ type Agent struct {
 }
 
 // Agents lists all known agents in the order in which they are shown.
-func Agents() []Agent {
+func Agents() []Agent { return append(common(), further()...) }
+
+// common are the agents that most people use.
+func common() []Agent {
 	return []Agent{
 		{
 			Name: "claude", Title: "Claude Desktop", key: "mcpServers",

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	gotoml "github.com/pelletier/go-toml/v2"
 	"github.com/tailscale/hujson"
+	"go.yaml.in/yaml/v3"
 )
 
 var update = flag.Bool("update", false, "write golden files")
@@ -66,6 +67,76 @@ func TestGolden(t *testing.T) {
 		}
 	}
 }
+
+// TestPage keeps docs/mcp-clients.md what the table of agents says.
+func TestPage(t *testing.T) {
+	const path = "../../docs/mcp-clients.md"
+	var b strings.Builder
+	fmt.Fprintf(&b, pageHead, len(Agents()))
+	for _, a := range Agents() {
+		var files []string
+		for _, os := range []string{"linux", "darwin", "windows"} {
+			f, err := a.Path(envs()[os], User)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if os != "windows" {
+				f = strings.ReplaceAll(f, envs()[os].Home, "~")
+			}
+			f = "`" + strings.NewReplacer(envs()[os].AppData+`\`, `%APPDATA%\`, envs()[os].Home+`\`, `%USERPROFILE%\`).Replace(f) + "`"
+			if len(files) == 0 || files[len(files)-1] != f {
+				files = append(files, f)
+			}
+		}
+		project := "–"
+		if f, err := a.Path(envs()["linux"], Project); err == nil {
+			project = "`" + strings.TrimPrefix(f, envs()["linux"].Dir+"/") + "`"
+		}
+		over := "stdio"
+		if _, err := a.Value(web); err == nil {
+			over += ", http"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", a.Name, a.Title, strings.Join(files, "<br>"), project, over)
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), b.String()); d != "" {
+		t.Errorf("run with -update (-want +got):\n%s", d)
+	}
+}
+
+const pageHead = `# Agents and their files
+
+This page is generated from the table in ` + "`mcp/clients`" + `: change the table, then run ` + "`go test ./mcp/clients -update`" + `.
+
+` + "```sh" + `
+atoll mcp init                          # which agents are installed here
+atoll mcp init claude-code cursor       # tell these
+atoll mcp init --all --dry-run          # show what would change for all that are installed
+atoll mcp init codex --transport http   # let it call the server itself
+atoll mcp init cursor --scope project   # for this directory and everybody who shares it
+atoll mcp init cursor --check           # connect as the agent will
+atoll mcp init cursor --remove
+` + "```" + `
+
+Only the entry of this server changes. All other bytes stay, comments, order and line breaks included, and removing the entry gives back the bytes from before. The file is replaced in one step under a lock, with a backup beside it. One that cannot be read, or is written so that it cannot be changed safely, is refused with the line's number and left as it is. Links are followed; mode and owner are kept.
+
+No key is written. Over stdio the agent starts ` + "`atoll mcp`" + `, which finds the key in ` + "`~/.config/atoll/credentials.json`" + ` or in the server's home; over HTTP the file names the variable ` + "`ATOLL_API_KEY`" + ` in the agent's own syntax. Agents that are not known to read a variable there are offered stdio only.
+
+Claude Code, Gemini CLI, OpenCode and Qwen Code are asked in the tests whether they are connected after ` + "`init`" + `; Codex and Copilot CLI, which do not connect when they list, whether they have the entry. The files of the others are known from documentation and from other installers.
+
+%d agents:
+
+| name | agent | user's file (Linux, macOS, Windows) | project's file | over |
+| --- | --- | --- | --- | --- |
+`
 
 func TestVariablesMoveFiles(t *testing.T) {
 	e := envs()["linux"]
@@ -134,9 +205,45 @@ var tomlFiles = []string{
 	"[[list]]\na = 1\n# end",
 }
 
+// yamlFiles are contents with a mapping under extensions.
+var yamlFiles = []string{
+	"",
+	"# mine\nmodel: x # keep\n",
+	"model: x",
+	"model: x\n\n\n",
+	"extensions:\n",
+	"extensions:",
+	"a: 1\nextensions:\nb: 2\n",
+	"extensions: {}\nb: 2\n",
+	"b: 2\nextensions: {}",
+	"extensions:\n  other:\n    cmd: x # one\n    args: [a, b]\n\n# next\nb: 2\n",
+	"extensions:\n    other:\n        cmd: |\n          line\n          another\nb:\n- 1\n- 2\n",
+	"extensions:\r\n  other:\r\n    cmd: x\r\nb: 2\r\n",
+	"---\na: 1\nextensions:\n  # first\n  other: {cmd: x}\n  # last\n",
+	"\xef\xbb\xbfa: 1\n",
+	"extensions:\n  other:\n    cmd: x",
+}
+
+func asList(s string) string {
+	s = strings.ReplaceAll(s, "extensions: {}", "mcpServers: []")
+	s = strings.ReplaceAll(s, "    other:\n        cmd: |\n", "    - name: other\n      cmd: |\n")
+	s = strings.ReplaceAll(s, "  other: {cmd: x}", "  - {name: other, cmd: x}")
+	s = strings.ReplaceAll(s, "  other:", "  - name: other")
+	return strings.ReplaceAll(s, "extensions", "mcpServers")
+}
+
 func files(a Agent) []string {
-	if a.format == toml {
+	switch a.format {
+	case toml:
 		return tomlFiles
+	case yamlMap:
+		return yamlFiles
+	case yamlList:
+		var all []string
+		for _, f := range yamlFiles {
+			all = append(all, asList(f))
+		}
+		return append(all, "mcpServers:\n- name: other\n  command: x\nb: 1\n")
 	}
 	if a.key == "mcpServers" {
 		return jsonFiles
@@ -218,9 +325,19 @@ func values(t *testing.T, a Agent, src []byte) map[string]any {
 		return out
 	}
 	var err error
-	if a.format == toml {
+	switch a.format {
+	case toml:
 		err = gotoml.Unmarshal(src, &out)
-	} else {
+	case yamlMap, yamlList:
+		err = yaml.Unmarshal(src, &out)
+		if list, ok := out[a.key].([]any); ok { // as a mapping, which is easier to change
+			byName := map[string]any{}
+			for _, item := range list {
+				byName[item.(map[string]any)[nameKey].(string)] = item
+			}
+			out[a.key] = byName
+		}
+	default:
 		var std []byte
 		if std, err = hujson.Standardize(append([]byte(nil), src...)); err == nil {
 			err = json.Unmarshal(std, &out)
@@ -242,6 +359,9 @@ func TestRemoveOneOfSeveral(t *testing.T) {
 		{"codex", "a = 1\n\n[mcp_servers.atoll]\ncommand = \"x\"\n[mcp_servers.atoll.env]\nA = \"1\"\n\n# next\n[profiles.a]\nmodel = \"b\"\n", "a = 1\n\n# next\n[profiles.a]\nmodel = \"b\"\n"},
 		{"codex", "[mcp_servers.atoll]\nargs = [\n \"a\",\n]\n", ""},
 		{"codex", "b = 1\n", "b = 1\n"},
+		{"goose", "extensions:\n  atoll:\n    cmd: x\n    # inside\n  other:\n    cmd: y\n", "extensions:\n    # inside\n  other:\n    cmd: y\n"},
+		{"goose", "extensions:\n  other: {}\n  atoll:\n    cmd: x\n", "extensions:\n  other: {}\n"},
+		{"continue", "mcpServers:\n- name: atoll\n  command: x\n- name: b\n", "mcpServers:\n- name: b\n"},
 		{"cursor", "", ""},
 		{"cursor", `{"mcpServers": {"b": {}}}`, `{"mcpServers": {"b": {}}}`},
 	} {
@@ -262,6 +382,14 @@ func TestBrokenFilesAreRefused(t *testing.T) {
 		{"codex", "mcp_servers = 5\n", "not a table"},
 		{"codex", "mcp_servers = { atoll = { command = \"x\" } }\n", "edit it by hand"},
 		{"codex", "mcp_servers = { other = { command = \"x\" } }\n", "edit it by hand"},
+		{"goose", "a: 1\nb: [\n", "line 2"},
+		{"goose", "- 1\n", "line 1: it is not a YAML mapping"},
+		{"goose", "extensions: 5\n", "neither"},
+		{"goose", "extensions: [a]\n", "not a mapping"},
+		{"goose", "extensions: {other: {cmd: x}}\n", "edit it by hand"},
+		{"goose", "a: &x {b: 1}\nextensions: *x\n", "edit it by hand"},
+		{"goose", "extensions:\n  other:\n    cmd: |\n      a\n      # not a comment\nb: 1\n---\nc: 1\n", "more than one YAML document"},
+		{"continue", "mcpServers: {a: 1}\n", "not a list"},
 	} {
 		for _, f := range []func() ([]byte, error){
 			func() ([]byte, error) { return agent(t, c.agent).Add([]byte(c.src), local) },
@@ -474,6 +602,20 @@ func FuzzTOML(f *testing.F) {
 			return
 		}
 		fuzzRoundTrip(t, a, src)
+	})
+}
+
+func FuzzYAML(f *testing.F) {
+	for _, src := range yamlFiles {
+		f.Add(src)
+		f.Add(asList(src))
+	}
+	f.Fuzz(func(t *testing.T, src string) {
+		if len(strings.TrimSpace(strings.TrimPrefix(src, "\xef\xbb\xbf"))) == 0 || strings.Contains(src, "atoll") {
+			return
+		}
+		fuzzRoundTrip(t, agent(t, "goose"), src)
+		fuzzRoundTrip(t, agent(t, "continue"), src)
 	})
 }
 

@@ -10,9 +10,12 @@ func (a Agent) Add(src []byte, s Server) ([]byte, error) {
 		return nil, err
 	}
 	mark, body := byteOrderMark(src)
-	if a.format == toml {
+	switch a.format {
+	case toml:
 		body, err = addTOML(body, a.key, s.Name, v)
-	} else {
+	case yamlMap, yamlList:
+		body, err = addYAML(body, a.key, s.Name, v, a.format == yamlList)
+	default:
 		body, err = addJSON(body, a.key, s.Name, v)
 	}
 	return append(mark, body...), err
@@ -22,9 +25,12 @@ func (a Agent) Add(src []byte, s Server) ([]byte, error) {
 // nothing else was in it.
 func (a Agent) Remove(src []byte, name string) (out []byte, err error) {
 	mark, body := byteOrderMark(src)
-	if a.format == toml {
+	switch a.format {
+	case toml:
 		body, err = removeTOML(body, a.key, name)
-	} else {
+	case yamlMap, yamlList:
+		body, err = removeYAML(body, a.key, name, a.format == yamlList)
+	default:
 		body, err = removeJSON(body, a.key, name)
 	}
 	if len(body) == 0 {
