@@ -112,11 +112,30 @@ func TestConformanceOfSkills(t *testing.T) {
 	}
 }
 
-// serveProduct starts the real server with a home of its own and returns a URL
-// that adds the key, which the suite cannot send.
+// productKey is the key of the servers that startProduct starts.
+const productKey = "atl_conformance_0123456789abcdef0123456789"
+
+// serveProduct starts the real server and returns a URL that adds the key,
+// which the suite cannot send.
 func serveProduct(t *testing.T) string {
 	t.Helper()
-	const key = "atl_conformance_0123456789abcdef0123456789"
+	_, target := startProduct(t)
+	proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host
+		r.Out.Header.Set("Authorization", "Bearer "+productKey)
+	}})
+	t.Cleanup(func() {
+		proxy.CloseClientConnections()
+		proxy.Close()
+	})
+	return proxy.URL
+}
+
+// startProduct starts the real server with a home of its own. It returns the
+// program and the server's URL.
+func startProduct(t *testing.T) (atoll string, target *url.URL) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +146,7 @@ func serveProduct(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	atoll := build(t, "atoll")
+	atoll = build(t, "atoll")
 	t.Cleanup(func() {
 		if out, err := exec.Command(atoll, "down", "--home", home).CombinedOutput(); err != nil {
 			t.Errorf("down: %v\n%s", err, out)
@@ -141,22 +160,12 @@ func serveProduct(t *testing.T) string {
 	}
 	defer log.Close()
 	cmd := exec.Command(atoll, "serve", "--home", home, "--listen", address, "--pool-size", "0", "--disk-gib", "4")
-	cmd.Env = append(os.Environ(), "ATOLL_API_KEY="+key)
+	cmd.Env = append(os.Environ(), "ATOLL_API_KEY="+productKey)
 	cmd.Stdout, cmd.Stderr = log, log
 	start(t, cmd)
-	target := &url.URL{Scheme: "http", Host: address}
+	target = &url.URL{Scheme: "http", Host: address}
 	awaitReady(t, target.String()+"/readyz", log.Name())
-
-	proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(target)
-		r.Out.Host = r.In.Host
-		r.Out.Header.Set("Authorization", "Bearer "+key)
-	}})
-	t.Cleanup(func() {
-		proxy.CloseClientConnections()
-		proxy.Close()
-	})
-	return proxy.URL
+	return atoll, target
 }
 
 func awaitReady(t *testing.T, ready, log string) {

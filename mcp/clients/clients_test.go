@@ -132,6 +132,8 @@ No key is written. Over stdio the agent starts ` + "`atoll mcp`" + `, which find
 
 Claude Code, Gemini CLI, OpenCode and Qwen Code are asked in the tests whether they are connected after ` + "`init`" + `; Codex and Copilot CLI, which do not connect when they list, whether they have the entry. The files of the others are known from documentation and from other installers.
 
+` + "`make acceptance`" + ` also drives Claude Code, Codex, OpenCode, Gemini CLI and Copilot CLI, unmodified and set up by ` + "`init`" + `, over both transports with real sandboxes. A scripted model leads them through eight steps, among them an output of a megabyte, an unknown sandbox, a forgotten argument and a command of 80 seconds, and what each one showed its model is held against what it has to see.
+
 %d agents:
 
 | name | agent | user's file (Linux, macOS, Windows) | project's file | over |
