@@ -93,13 +93,46 @@ func (s schema) wants(v any) string {
 	case "array":
 		list, ok := v.([]any)
 		if !ok || slices.ContainsFunc(list, func(e any) bool { return s.Items != nil && s.Items.wants(e) != "" }) {
-			return "a list of texts"
+			return s.Items.list()
 		}
 	case "object":
-		m, ok := v.(map[string]any)
-		if !ok || slices.ContainsFunc(slices.Collect(maps.Values(m)), func(e any) bool { _, text := e.(string); return !text }) {
-			return `an object of names and texts, as {"KEY": "value"}`
+		return s.wantsObject(v)
+	}
+	return ""
+}
+
+// list says what a list of such elements is.
+func (s *schema) list() string {
+	switch {
+	case s == nil:
+		return "a list"
+	case len(s.Enum) > 0:
+		return "a list of: " + strings.Join(s.Enum, ", ")
+	case s.Type == "integer", s.Type == "number":
+		return "a list of numbers"
+	case s.Type == "object":
+		return "a list of objects with " + s.signature()
+	}
+	return "a list of texts"
+}
+
+// wantsObject checks one with properties of its own, or one of names and texts.
+func (s schema) wantsObject(v any) string {
+	m, ok := v.(map[string]any)
+	if len(s.Properties) > 0 {
+		want := "an object with " + s.signature()
+		if !ok {
+			return want
 		}
+		for name, e := range m {
+			if p, known := s.Properties[name]; !known || p.wants(e) != "" {
+				return want
+			}
+		}
+		return ""
+	}
+	if !ok || slices.ContainsFunc(slices.Collect(maps.Values(m)), func(e any) bool { _, text := e.(string); return !text }) {
+		return `an object of names and texts, as {"KEY": "value"}`
 	}
 	return ""
 }

@@ -104,16 +104,25 @@ func (k *kit) read(ctx context.Context, a Args) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if r, shown := notText(path, content); shown {
+		return r, nil
+	}
+	return page(path, content, max(1, a.Int("offset", 1)), a.Int("limit", 400)), nil
+}
+
+// notText shows a picture, or says what other file it is. It reports false for
+// a text.
+func notText(path string, content []byte) (Result, bool) {
 	kind := http.DetectContentType(content)
 	switch {
 	case strings.HasPrefix(kind, "image/") && len(content) <= maxImage:
 		r := Text("%s · %s · %s", path, kind, size(int64(len(content))))
 		r.Images = []Image{{MIME: kind, Base64: base64.StdEncoding.EncodeToString(content)}}
-		return r, nil
+		return r, true
 	case bytes.IndexByte(content[:min(len(content), 8000)], 0) >= 0:
-		return Text("%s · %s · binary (%s). Look into it with sandbox_exec, as xxd %s | head.", path, size(int64(len(content))), kind, shellQuote(path)), nil
+		return Text("%s · %s · binary (%s). Look into it with sandbox_exec, as xxd %s | head.", path, size(int64(len(content))), kind, shellQuote(path)), true
 	}
-	return page(path, content, max(1, a.Int("offset", 1)), a.Int("limit", 400)), nil
+	return Result{}, false
 }
 
 // page shows limit lines from line first on, as many as fit.
