@@ -24,6 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	mcptest.Desktop()
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))

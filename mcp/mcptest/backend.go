@@ -246,13 +246,31 @@ func (s snapshots) Snapshot(context.Context, engine.SnapshotRef) (engine.Snapsho
 	return engine.Snapshot{}, engine.Errorf(engine.KindNotFound, "no such snapshot")
 }
 
-func (s snapshots) List(context.Context, engine.SnapshotQuery) (engine.SnapshotPage, error) {
+func (s snapshots) List(_ context.Context, q engine.SnapshotQuery) (engine.SnapshotPage, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return engine.SnapshotPage{Items: slices.Clone(s.snapshots), Total: len(s.snapshots)}, nil
+	var page engine.SnapshotPage
+	for _, o := range s.snapshots {
+		if o.OrganizationID == q.OrganizationID {
+			page.Items = append(page.Items, o)
+		}
+	}
+	page.Total = len(page.Items)
+	return page, nil
 }
 
-func (s snapshots) Delete(context.Context, engine.SnapshotRef) error { return nil }
+func (s snapshots) Delete(_ context.Context, ref engine.SnapshotRef) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.snapshots)
+	s.snapshots = slices.DeleteFunc(s.snapshots, func(o engine.Snapshot) bool {
+		return o.Name == ref.IDOrName && o.OrganizationID == ref.OrganizationID
+	})
+	if len(s.snapshots) == n {
+		return engine.Errorf(engine.KindNotFound, "Snapshot %s not found", ref.IDOrName)
+	}
+	return nil
+}
 
 func (s snapshots) Prepare(context.Context, engine.SnapshotRef) (engine.Snapshot, error) {
 	return engine.Snapshot{}, nil
@@ -265,7 +283,7 @@ func (s snapshots) Save(_ context.Context, ref engine.SandboxRef, name string) (
 	if err != nil {
 		return engine.Snapshot{}, err
 	}
-	snap := engine.Snapshot{Name: name, State: engine.SnapshotActive, Resources: sb.Resources, SizeBytes: 1 << 20, SourceSandbox: sb.ID}
+	snap := engine.Snapshot{OrganizationID: ref.OrganizationID, Name: name, State: engine.SnapshotActive, Resources: sb.Resources, SizeBytes: 1 << 20, SourceSandbox: sb.ID}
 	s.snapshots = append(s.snapshots, snap)
 	return snap, nil
 }

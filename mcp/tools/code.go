@@ -2,6 +2,7 @@ package tools
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -114,10 +115,8 @@ func (b *box) converse(ctx context.Context, a Args, id string) (status, text str
 		return nil
 	})
 	switch {
-	case codeOf(err) == wire.CodeSessionEnded || absent(err):
-		return "", "", noContext(err, a)
 	case err != nil:
-		return "", "", codeError(err, a)
+		return "", "", codeError(noContext(err, a), a)
 	case end == wire.Interrupted:
 		status = "interrupted"
 	}
@@ -132,18 +131,36 @@ func codeText(status, text string) Result {
 	return r
 }
 
+// streamCode is the code of an error that the interpreter's stream ended with.
+// Unlike answers, such errors do not say that they are the toolbox's.
+func streamCode(err error) wire.Code {
+	var e *wire.Error
+	if errors.As(err, &e) && (e.Source == "" || e.Source == wire.Source) {
+		return e.Code
+	}
+	return ""
+}
+
 // codeError tells of a program that ran out of time.
 func codeError(err error, a Args) error {
-	switch codeOf(err) {
+	switch streamCode(err) {
 	case wire.CodeExecTimeout, wire.CodeTimeout:
 		return invalid(`Raise it, or run it with sandbox_exec and "background":true`, `the program was ended after "timeout_s" (%d)`, a.Int("timeout_s", 600))
 	}
 	return err
 }
 
+// noContext tells of a context that is not there, or not any more. The stream
+// closes with one code for all that is wrong with a request, so for an unknown
+// one the reason has to tell.
 func noContext(err error, a Args) error {
-	if !absent(err) && codeOf(err) != wire.CodeSessionEnded {
-		return err
+	code := streamCode(err)
+	if code == wire.CodeBadRequest && strings.Contains(err.Error(), "interpreter context") {
+		code = wire.CodeNotFound
 	}
-	return invalid(`Make one with "context":"new"; a restart of the sandbox ends them all`, `there is no "context" %s`, quote(a.Str("context")))
+	switch code {
+	case wire.CodeNotFound, wire.CodeSessionEnded, wire.CodeGone:
+		return invalid(`Make one with "context":"new"; a restart of the sandbox ends them all`, `there is no "context" %s`, quote(a.Str("context")))
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -80,6 +81,9 @@ func explainHost(sb engine.Sandbox, p *policies.Policy, host string, port int) R
 			verdict = "denied"
 		}
 	}
+	if verdict == "allowed" && private(connect.Address) {
+		verdict, lines = "denied", []string{"The address is of a private network, which the server keeps closed under every policy."}
+	}
 	text := fmt.Sprintf("%s, port %d: %s for %s.\n%s", host, port, verdict, sb.Name, strings.Join(lines, "\n"))
 	if verdict == "denied" {
 		text += "\n" + askUser
@@ -87,6 +91,11 @@ func explainHost(sb engine.Sandbox, p *policies.Policy, host string, port int) R
 		text += "\nAddresses of private networks stay closed, whatever a name resolves to."
 	}
 	return Result{Text: text, Sandbox: sb.ID}
+}
+
+// private tells whether no sandbox reaches an address, whatever its policy.
+func private(a netip.Addr) bool {
+	return a.IsValid() && slices.ContainsFunc(engine.PrivatePrefixes(), func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
 const askUser = "You cannot change this. Ask your user to allow it, and say what for."
