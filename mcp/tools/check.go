@@ -37,7 +37,11 @@ func (t Tool) check(values any) (map[string]any, string) {
 		}
 	}
 	for _, name := range s.Required {
-		if _, ok := given[name]; !ok {
+		v, ok := given[name]
+		if name == "id" && v == "" {
+			return given, fmt.Sprintf("Argument %q of %s is empty.%s", name, t.Name, whereFrom(name))
+		}
+		if !ok {
 			return given, fmt.Sprintf("Argument %q of %s is missing. It takes: %s.%s", name, t.Name, s.signature(), whereFrom(name))
 		}
 	}
@@ -216,8 +220,9 @@ var synonyms = map[string][]string{
 	"workdir": {"cwd"}, "workingdirectory": {"cwd"}, "dir": {"cwd", "path"}, "directory": {"cwd", "path"},
 	"timeout": {"timeout_s", "wait_s"}, "timeoutseconds": {"timeout_s"}, "timeoutms": {"timeout_s"},
 	"wait": {"wait_s"}, "input": {"data", "stdin"}, "text": {"content", "data"},
-	"file": {"path"}, "filepath": {"path"}, "filename": {"path"}, "source": {"path"}, "from": {"path"},
-	"destination": {"to"}, "dest": {"to"}, "target": {"to"}, "newpath": {"to"},
+	"file": {"path", "filePath"}, "filepath": {"path"}, "filename": {"path", "filePath"}, "source": {"path", "sourcePath"}, "from": {"path", "sourcePath"},
+	"path":        {"filePath", "folderPath", "sourcePath", "local_path"},
+	"destination": {"to", "destPath"}, "dest": {"to", "destPath"}, "target": {"to"}, "newpath": {"to", "destPath"}, "to": {"destPath"},
 	"contents": {"content"}, "body": {"content"},
 	"oldstring": {"old"}, "oldstr": {"old"}, "oldtext": {"old"}, "newstring": {"new"}, "newstr": {"new"}, "newtext": {"new"},
 	"replaceall": {"all"}, "pattern": {"grep", "glob"}, "query": {"grep"}, "regex": {"grep"},
