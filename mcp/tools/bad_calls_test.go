@@ -18,7 +18,7 @@ func TestCorpusOfBadCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := newBench(t, tools.Options{})
-	b.with(func(s *tools.Backend) { s.Policy, s.Activity = egress.FromNetwork, ledger{} })
+	b.with(func(s *tools.Backend) { s.Policy = egress.FromNetwork })
 	b.ok("sandbox_create", `{"name":"off"}`)
 	b.ok("sandbox_control", `{"id":"off","action":"stop"}`)
 	b.ok("sandbox_exec", `{"id":"box","command":"printf 'one\\ntwo\\ntwo\\n' > notes.txt; mkdir dir"}`)
