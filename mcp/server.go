@@ -91,6 +91,8 @@ func New(b Backend, opt Options) (*Server, error) {
 		return nil, err
 	}
 	s.kit = kit
+	s.addResources(kit)
+	s.addPrompts(kit)
 	return s, nil
 }
 
