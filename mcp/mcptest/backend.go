@@ -85,7 +85,7 @@ func (b *Backend) Create(ctx context.Context, req engine.CreateSandbox) (engine.
 	b.created = append(b.created, req)
 	for _, sb := range b.sandboxes {
 		if sb.OrganizationID == req.OrganizationID && sb.Name == req.Name {
-			return engine.Sandbox{}, engine.Errorf(engine.KindConflict, "Sandbox with name %s already exists", req.Name).WithHint("choose another name")
+			return engine.Sandbox{}, engine.Errorf(engine.KindConflict, "sandbox name %q is taken", req.Name).WithHint("choose another name, or delete the sandbox that has it")
 		}
 	}
 	b.n++

@@ -354,7 +354,7 @@ func TestExposeAndSnapshot(t *testing.T) {
 	wantParts(t, b.ok("sandbox_snapshot", `{"id":"box","name":"s1"}`), "Saved snapshot s1", `sandbox_create {"snapshot":"s1"}`)
 	wantParts(t, b.ok("sandbox_snapshot", `{}`), "s1  active")
 	wantPrefix(t, b.ok("sandbox_snapshot", `{"id":"box","fork":2,"name":"f"}`), "Forked box into f-1, f-2")
-	wantParts(t, b.fails("sandbox_snapshot", `{"id":"box","fork":1,"name":"f-1"}`), "already exists")
+	wantParts(t, b.fails("sandbox_snapshot", `{"id":"box","fork":1,"name":"f-1"}`), "is taken")
 }
 
 // A command that no system takes is refused before it reaches the sandbox.
