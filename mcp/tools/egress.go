@@ -90,7 +90,7 @@ func explainHost(sb engine.Sandbox, p *policies.Policy, host string, port int) R
 	} else {
 		text += "\nAddresses of private networks stay closed, whatever a name resolves to."
 	}
-	return Result{Text: text, Sandbox: sb.ID}
+	return Result{Text: text, Sandbox: sb.ID, Meta: map[string]any{metaEgress: map[string]any{"host": host, "port": port, "allowed": verdict == "allowed"}}}
 }
 
 // private tells whether no sandbox reaches an address, whatever its policy.

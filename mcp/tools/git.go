@@ -193,7 +193,9 @@ func (b *box) commit(ctx context.Context, repo, message string) (Result, error) 
 	if err != nil {
 		return Result{}, err
 	}
-	return Text("Committed %.12s.", hash), nil
+	r := Text("Committed %.12s.", hash)
+	r.Meta = map[string]any{metaGit: map[string]any{"commit": hash}}
+	return r, nil
 }
 
 func (b *box) gitUser(ctx context.Context, repo string) (name, email string) {

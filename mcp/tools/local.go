@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	maxTransfer      = 512 << 20 // bytes of one call, before which both sides are asked
-	maxTransferFiles = 20_000
+	maxTransfer      = 512 << 20 // bytes of one call
+	maxTransferFiles = 20_000    // of one call
 )
 
 // localTools are for a server that its user runs for themselves.

@@ -258,7 +258,6 @@ type schema struct {
 	Items       *schema           `json:"items"`
 	Properties  map[string]schema `json:"properties"`
 	Required    []string          `json:"required"`
-	Default     any               `json:"default"`
 	Values      json.RawMessage   `json:"additionalProperties"`
 }
 
