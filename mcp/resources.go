@@ -130,7 +130,7 @@ func completion(values []string, err error) (*mcpgo.Completion, error) {
 
 // addPrompts offers the prompts.
 func (s *Server) addPrompts(kit *tools.Kit) {
-	server.WithPromptCapabilities(true)(s.inner)
+	server.WithPromptCapabilities(false)(s.inner)
 	server.WithPromptCompletionProvider(completer{kit})(s.inner)
 	for _, p := range tools.Prompts() {
 		opts := []mcpgo.PromptOption{mcpgo.WithPromptDescription(p.Description)}
