@@ -110,22 +110,19 @@ type completer struct{ kit *tools.Kit }
 
 // CompleteResourceArgument completes a variable of a template.
 func (c completer) CompleteResourceArgument(ctx context.Context, _ string, arg mcpgo.CompleteArgument, known mcpgo.CompleteContext) (*mcpgo.Completion, error) {
-	return completion(c.kit.CompleteResource(withCaller(ctx), principalOf(ctx).OrganizationID, arg.Name, arg.Value, known.Arguments))
+	return completion(c.kit.CompleteResource(withCaller(ctx), principalOf(ctx).OrganizationID, arg.Name, arg.Value, known.Arguments)), nil
 }
 
 // CompletePromptArgument completes an argument of a prompt.
 func (c completer) CompletePromptArgument(ctx context.Context, _ string, arg mcpgo.CompleteArgument, _ mcpgo.CompleteContext) (*mcpgo.Completion, error) {
 	if arg.Name != "snapshot" {
-		return &mcpgo.Completion{Values: []string{}}, nil
+		return completion(nil), nil
 	}
-	return completion(c.kit.CompleteSnapshot(ctx, principalOf(ctx).OrganizationID, arg.Value))
+	return completion(c.kit.CompleteSnapshot(ctx, principalOf(ctx).OrganizationID, arg.Value)), nil
 }
 
-func completion(values []string, err error) (*mcpgo.Completion, error) {
-	if err != nil {
-		return nil, publicError(err)
-	}
-	return &mcpgo.Completion{Values: values, Total: len(values)}, nil
+func completion(values []string) *mcpgo.Completion {
+	return &mcpgo.Completion{Values: append([]string{}, values...), Total: len(values)}
 }
 
 // addPrompts offers the prompts.

@@ -176,8 +176,9 @@ const maxOffered = 100
 
 // CompleteResource offers values for a variable of a template that begin with
 // what was typed: ids of the caller's sandboxes, paths, or processes. known
-// holds the variables that have a value already.
-func (k *Kit) CompleteResource(ctx context.Context, organization, variable, typed string, known map[string]string) ([]string, error) {
+// holds the variables that have a value already. What cannot be looked up
+// offers nothing.
+func (k *Kit) CompleteResource(ctx context.Context, organization, variable, typed string, known map[string]string) []string {
 	var all []string
 	var err error
 	switch variable {
@@ -187,23 +188,22 @@ func (k *Kit) CompleteResource(ctx context.Context, organization, variable, type
 		all, err = k.kit.inside(ctx, organization, known["id"], variable, typed)
 	}
 	if err != nil {
-		// A completion is a help: what cannot be looked up offers nothing.
-		return nil, nil //nolint:nilerr
+		return nil
 	}
-	return offered(all, typed), nil
+	return offered(all, typed)
 }
 
 // CompleteSnapshot offers names of snapshots.
-func (k *Kit) CompleteSnapshot(ctx context.Context, organization, typed string) ([]string, error) {
+func (k *Kit) CompleteSnapshot(ctx context.Context, organization, typed string) []string {
 	page, err := k.kit.Snapshots.List(ctx, engine.SnapshotQuery{OrganizationID: organization, Limit: maxOffered})
 	if err != nil {
-		return nil, err
+		return nil
 	}
 	var all []string
 	for _, s := range page.Items {
 		all = append(all, s.Name)
 	}
-	return offered(all, typed), nil
+	return offered(all, typed)
 }
 
 func offered(all []string, typed string) []string {
