@@ -209,7 +209,14 @@ func a11yTree(b *box, ctx context.Context, a Args) (Result, error) {
 	if err := checkScope(a); err != nil {
 		return Result{}, err
 	}
-	return b.tree(ctx, a.Str("scope"), a.px("pid"), a.px("max_depth"))
+	depth := -1
+	if a.Has("max_depth") {
+		depth = a.px("max_depth")
+	}
+	if depth < -1 {
+		return Result{}, invalid("Leave it out for everything", `"max_depth" must be 0 or more`)
+	}
+	return b.tree(ctx, a.Str("scope"), a.px("pid"), depth)
 }
 
 func a11yFind(b *box, ctx context.Context, a Args) (Result, error) {

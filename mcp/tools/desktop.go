@@ -180,7 +180,7 @@ func (b *box) ui(ctx context.Context, a Args, op string) (Result, error) {
 	case "stop":
 		return b.stopDesktop(ctx)
 	case "tree":
-		return b.tree(ctx, "all", 0, 0)
+		return b.tree(ctx, "all", 0, -1)
 	case "find":
 		return b.findNodes(ctx, wire.A11yFind{Scope: "all", Name: a.Str("query")})
 	case "focus":
@@ -238,7 +238,8 @@ func (b *box) windows(ctx context.Context) (Result, error) {
 	return Text("%s", clip(strings.TrimRight(t.String(), "\n"), maxText, "there are too many to show")), nil
 }
 
-// tree shows what programs show, a line for each thing. A depth of 0 is all.
+// tree shows what programs show, a line for each thing. A depth of -1 is all
+// of it, 0 the root alone.
 func (b *box) tree(ctx context.Context, scope string, pid, depth int) (Result, error) {
 	tree, err := b.A11yTree(ctx, scope, pid, depth)
 	if err != nil {

@@ -3,9 +3,12 @@ package tools_test
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,6 +186,25 @@ func (o *office) Audit(_ context.Context, p engine.Principal, q engine.AuditQuer
 	return engine.AuditPage{Total: 51, Next: "n", Items: []engine.AuditEntry{{
 		At: time.Unix(0, 0), ActorEmail: "a@example.com", Action: "create", TargetType: "sandbox", TargetID: "box", Status: 200, Metadata: map[string]string{"tool": "sandbox_create"},
 	}}}, nil
+}
+
+// Without a depth, all of a tree is shown.
+func TestTreesAreWhole(t *testing.T) {
+	b := newBench(t, tools.Options{})
+	r := recorded(b)
+	var asked []string
+	r.answer = func(req *http.Request) (*http.Response, error) {
+		asked = append(asked, req.URL.Query().Get("maxDepth"))
+		body := `{"root":{"id":"r","role":"frame","name":"main","children":[{"id":"c","role":"button","name":"OK"}]}}`
+		return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+	}
+	wantParts(t, b.ok("sandbox_ui", `{"id":"box","op":"tree"}`), "2 nodes\nframe \"main\"  r\n button \"OK\"  c")
+	b.ok("computer_use_accessibility_tree", `{"id":"box"}`)
+	b.ok("computer_use_accessibility_tree", `{"id":"box","max_depth":0}`)
+	if !slices.Equal(asked, []string{"-1", "-1", "0"}) {
+		t.Errorf("asked for depths %v, want all, all and the root", asked)
+	}
+	wantParts(t, b.fails("computer_use_accessibility_tree", `{"id":"box","max_depth":-5}`), `"max_depth"`)
 }
 
 // with replaces the bench's tools by those over another backend.
