@@ -120,6 +120,11 @@ func TestDaytonaTools(t *testing.T) {
 	b.ok("file_upload", in(`"filePath":"src/b.txt","content":"aGk=","encoding":"base64","overwrite":true`))
 	got = b.ok("file_download", in(`"filePath":"src/a.txt"`))
 	wantParts(t, got, "src/a.txt · 8 B\none\ntwo\n")
+	b.ok("execute_command", in(`"command":"seq 1 50000 > long.txt; mkdir many; cd many; touch $(seq 1 2000)"`))
+	wantParts(t, b.ok("file_download", in(`"filePath":"long.txt"`)), "\n1\n2\n", "bytes left out; read it with execute_command", "\n50000")
+	if got := b.ok("list_files", in(`"path":"many"`)); !strings.Contains(got, "see the rest with execute_command") || strings.Contains(got, "cursor") {
+		t.Errorf("a long list: %.200q", got)
+	}
 	wantParts(t, b.ok("get_file_info", in(`"filePath":"src/a.txt"`)), "file · 8 B · mode ")
 	wantParts(t, b.ok("list_files", in(`"path":"src"`)), "a.txt", "b.txt")
 	wantPrefix(t, b.ok("move_file", in(`"sourcePath":"src/b.txt","destPath":"c.txt"`)), "Moved src/b.txt to c.txt")

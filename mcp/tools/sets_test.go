@@ -69,6 +69,8 @@ func TestGit(t *testing.T) {
 	wantParts(t, git(`"op":"branch","path":"work"`), "On fix.", "main")
 	wantParts(t, git(`"op":"log","path":"work","ref":"main..fix"`), "second")
 	wantPrefix(t, git(`"op":"pull","path":"work"`), "Pulled.")
+	b.ok("sandbox_exec", `{"id":"box","command":"cd work; seq 1 20000 > big; git add big"}`)
+	wantParts(t, git(`"op":"diff","path":"work","ref":"HEAD"`), "bytes left out", "+20000")
 
 	fails := func(args string, parts ...string) {
 		t.Helper()
