@@ -264,7 +264,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(w.hooks.Close)
 	agents, err := mcp.New(
-		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector(), Activity: w.Activity()},
+		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector(), Activity: w.Activity(), Keys: w.Accounts().Keys, Usage: w.Accounts().Organizations, Audit: w.Accounts().Audit},
 		mcp.Options{Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) }})
 	if err != nil {
 		t.Fatal(err)

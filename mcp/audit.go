@@ -27,14 +27,18 @@ func (s *Server) audit(ctx context.Context, t tools.Tool, values any, res tools.
 	if e.TargetID == "" {
 		e.TargetID, _ = args["id"].(string)
 	}
+	if t.Name == "snapshot_delete" {
+		e.TargetType = "snapshot"
+		e.TargetID, _ = args["name"].(string)
+	}
 	s.opt.Audit(ctx, e.Actor(principalOf(ctx)))
 }
 
 func action(tool string, args map[string]any) string {
 	switch tool {
-	case "sandbox_create":
+	case "sandbox_create", "create_sandbox":
 		return "create"
-	case "sandbox_delete":
+	case "sandbox_delete", "destroy_sandbox", "snapshot_delete":
 		return "delete"
 	case "sandbox_snapshot":
 		if args["fork"] != nil {

@@ -2,6 +2,7 @@ package mcp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -22,7 +23,7 @@ func (sc scope) offers(t tools.Tool) bool {
 	if sc.readOnly && !t.Hints.ReadOnly {
 		return false
 	}
-	return slices.Contains(sc.sets, tools.SetAll) || slices.Contains(sc.sets, t.Set)
+	return t.In(sc.sets)
 }
 
 type (
@@ -50,29 +51,51 @@ func (s *Server) scopeOf(ctx context.Context) scope {
 	return scope{sets: s.opt.Sets, readOnly: s.opt.ReadOnly}
 }
 
-// requestScope reads what an HTTP request asks for: /mcp/x/{set}, or the
-// headers X-MCP-Toolsets and X-MCP-Readonly. The server's own options are an
-// upper bound for read-only and the default for sets.
+// requestScope reads what an HTTP request asks for: /mcp/x/{set}[,set], or the
+// header X-MCP-Toolsets, which the path goes before; /mcp/readonly,
+// /mcp/x/{set}/readonly or the header X-MCP-Readonly. The server's own options
+// are an upper bound for read-only and the default for sets.
 func (s *Server) requestScope(r *http.Request) (scope, error) {
-	sc := scope{sets: s.opt.Sets, readOnly: s.opt.ReadOnly}
+	sc := scope{sets: s.opt.Sets, readOnly: s.opt.ReadOnly || asks(r.Header.Get("X-MCP-Readonly"))}
 	asked := r.Header.Get("X-MCP-Toolsets")
-	if _, set, ok := strings.Cut(r.URL.Path, "/mcp/x/"); ok {
-		asked = strings.Trim(set, "/")
+	_, rest, _ := strings.Cut(r.URL.Path, "/mcp")
+	switch parts := strings.Split(strings.Trim(rest, "/"), "/"); {
+	case len(parts) == 1 && parts[0] == "": // plain
+	case len(parts) == 1 && parts[0] == "readonly":
+		sc.readOnly = true
+	case len(parts) == 2 && parts[0] == "x":
+		asked = parts[1]
+	case len(parts) == 3 && parts[0] == "x" && parts[2] == "readonly":
+		asked, sc.readOnly = parts[1], true
+	default:
+		return scope{}, fmt.Errorf("there is nothing at %s; use /mcp, /mcp/x/{toolset}, or /readonly behind either", r.URL.Path)
 	}
 	if asked != "" {
 		sc.sets = strings.FieldsFunc(asked, func(c rune) bool { return c == ',' || c == ' ' })
 		if err := checkSets(sc.sets); err != nil {
 			return scope{}, err
 		}
-	}
-	switch strings.ToLower(r.Header.Get("X-MCP-Readonly")) {
-	case "1", "true", "yes":
-		sc.readOnly = true
+		if slices.Contains(sc.sets, tools.SetLocal) {
+			return scope{}, errors.New("the toolset local works over stdio only; start the server with: atoll mcp --toolsets local")
+		}
 	}
 	return sc, nil
 }
 
+// asks tells whether a header asks for something. One that is not understood
+// does, because the something is a restriction.
+func asks(header string) bool {
+	switch strings.ToLower(strings.TrimSpace(header)) {
+	case "", "0", "false", "no":
+		return false
+	}
+	return true
+}
+
 func checkSets(sets []string) error {
+	if len(sets) == 0 {
+		return fmt.Errorf("no toolset is named; known: %s", strings.Join(tools.Sets(), ", "))
+	}
 	for _, set := range sets {
 		if !slices.Contains(tools.Sets(), set) {
 			return fmt.Errorf("unknown toolset %q; known: %s", set, strings.Join(tools.Sets(), ", "))

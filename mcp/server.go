@@ -45,8 +45,11 @@ type Options struct {
 	// Audit is told of every call that changes something. nil: nobody is.
 	Audit func(ctx context.Context, e engine.AuditEntry)
 
-	Sets     []string // toolsets to offer; empty: core
-	ReadOnly bool     // offer only tools that change nothing
+	Sets []string // toolsets to offer; empty: core
+	// LocalDirs are the directories of this computer that the toolset local may
+	// copy from and to. Empty: the toolset is empty. Only for stdio.
+	LocalDirs []string
+	ReadOnly  bool // offer only tools that change nothing
 
 	// AllowedHosts are names, without port, that requests over a loopback
 	// connection may carry besides loopback names: those of a reverse proxy.
@@ -86,12 +89,14 @@ func New(b Backend, opt Options) (*Server, error) {
 	if b.Sandboxes == nil || b.Snapshots == nil || b.Toolboxes == nil {
 		return nil, errors.New("mcp: the backend needs sandboxes, snapshots and toolboxes")
 	}
-	kit := tools.New(b, tools.Options{Foreground: opt.Foreground})
+	kit := tools.New(b, tools.Options{Foreground: opt.Foreground, LocalDirs: opt.LocalDirs})
 	s, err := newServer(kit.Tools(), opt)
 	if err != nil {
 		return nil, err
 	}
 	s.kit = kit
+	s.addResources(kit)
+	s.addPrompts(kit)
 	return s, nil
 }
 
@@ -228,6 +233,7 @@ func (s *Server) handler(t tools.Tool) server.ToolHandlerFunc {
 		began := time.Now()
 		res := s.run(ctx, t, tools.Args{
 			Organization: principalOf(ctx).OrganizationID,
+			Principal:    principalOf(ctx),
 			Progress:     p.say,
 			Values:       req.Params.Arguments,
 		})

@@ -3,25 +3,68 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/atoll-sh/atoll/cmd/atoll/cli"
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/egress"
 	"github.com/atoll-sh/atoll/gateway/client"
 	"github.com/atoll-sh/atoll/mcp"
+	"github.com/atoll-sh/atoll/mcp/tools"
 )
 
 // mcpOptions are the flags of the stdio server.
 type mcpOptions struct {
 	toolsets []string
+	localDir []string
 	readOnly bool
 	verbose  bool
+}
+
+// dirs returns the directories that the toolset local may use, absolute and
+// without links: those that the user named, or the one that the agent started
+// this command in. The home directory and the root are too much to be meant,
+// so they have to be named.
+func (o mcpOptions) dirs() ([]string, error) {
+	if !slices.Contains(o.toolsets, tools.SetLocal) && !slices.Contains(o.toolsets, tools.SetAll) {
+		return nil, nil
+	}
+	named := o.localDir
+	if len(named) == 0 {
+		here, err := os.Getwd()
+		if err != nil {
+			return nil, fmt.Errorf("find the working directory: %w", err)
+		}
+		if home, _ := os.UserHomeDir(); here == home || here == filepath.Dir(here) {
+			if slices.Contains(o.toolsets, tools.SetLocal) {
+				return nil, engine.Errorf(engine.KindInvalid, "the toolset local would open all of %s", here).WithHint("name the directory with --local-dir")
+			}
+			return nil, nil
+		}
+		named = []string{here}
+	}
+	var out []string
+	for _, dir := range named {
+		abs, err := filepath.Abs(dir)
+		if err == nil {
+			abs, err = filepath.EvalSymlinks(abs)
+		}
+		if err != nil {
+			return nil, engine.Errorf(engine.KindInvalid, "--local-dir %s cannot be used", dir).WithHint("name a directory that exists").Wrap(err)
+		}
+		out = append(out, abs)
+	}
+	return out, nil
 }
 
 // newMCPCommand serves agents on stdio and sets them up.
@@ -29,7 +72,8 @@ func newMCPCommand() *cobra.Command {
 	var o mcpOptions
 	serve := func(cmd *cobra.Command, _ []string) error { return serveMCP(cmd, o) }
 	flags := func(cmd *cobra.Command) {
-		cmd.Flags().StringSliceVar(&o.toolsets, "toolsets", nil, "toolsets to offer (default core)")
+		cmd.Flags().StringSliceVar(&o.toolsets, "toolsets", nil, "toolsets to offer: "+strings.Join(tools.Sets(), ", ")+" (default core)")
+		cmd.Flags().StringSliceVar(&o.localDir, "local-dir", nil, "directories that the toolset local may copy from and to (default the working directory)")
 		cmd.Flags().BoolVar(&o.readOnly, "read-only", false, "offer only tools that change nothing")
 		cmd.Flags().BoolVar(&o.verbose, "verbose", false, "log every call to stderr")
 	}
@@ -62,13 +106,20 @@ func serveMCP(cmd *cobra.Command, o mcpOptions) error {
 		log.Warn("no server yet; calls will tell", "err", err)
 		where = defaultMCPURL
 	}
+	dirs, err := o.dirs()
+	if err != nil {
+		return err
+	}
 	c, err := client.New(where, "", client.Options{UserAgent: "atoll-mcp/" + version, HTTP: &freshKey{cmd: cmd, next: http.DefaultTransport}})
 	if err != nil {
 		return err
 	}
 	s, err := mcp.New(
-		mcp.Backend{Sandboxes: c.Sandboxes(), Snapshots: c.Snapshots(), Toolboxes: c.Toolboxes(), Inspector: c.Inspector(), Previews: c, Activity: c.Activity()},
-		mcp.Options{Version: version, Log: log, Sets: o.toolsets, ReadOnly: o.readOnly})
+		mcp.Backend{
+			Sandboxes: c.Sandboxes(), Snapshots: c.Snapshots(), Toolboxes: c.Toolboxes(), Inspector: c.Inspector(), Previews: c, Activity: c.Activity(),
+			Policy: egress.FromNetwork, Keys: c.Keys(), Usage: c, Audit: c,
+		},
+		mcp.Options{Version: version, Log: log, Sets: o.toolsets, ReadOnly: o.readOnly, LocalDirs: dirs})
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/atoll-sh/atoll/engine/cluster"
 	"github.com/atoll-sh/atoll/engine/config"
 	"github.com/atoll-sh/atoll/engine/core"
+	"github.com/atoll-sh/atoll/engine/egress"
 	"github.com/atoll-sh/atoll/engine/image"
 	"github.com/atoll-sh/atoll/engine/probe"
 	"github.com/atoll-sh/atoll/engine/reconcile"
@@ -208,7 +209,8 @@ func (s *server) openGateway(ctx context.Context) error {
 	agents, err := mcp.New(
 		mcp.Backend{
 			Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(), Inspector: s.core.Inspector(),
-			Previews: urls, Activity: s.core.Activity(),
+			Previews: urls, Activity: s.core.Activity(), Policy: egress.FromNetwork,
+			Keys: s.core.Accounts().Keys, Usage: s.core.Accounts().Organizations, Audit: s.core.Accounts().Audit,
 		},
 		mcp.Options{
 			Version: version, Log: s.log, SessionKey: sessionKey[:],

@@ -90,3 +90,31 @@ func TestUsersAndOrganizationsTravel(t *testing.T) {
 		t.Errorf("again: got %v", err)
 	}
 }
+
+func TestUsageAndAuditTravel(t *testing.T) {
+	s := gatewaytest.Serve(t, gatewaytest.New(t))
+	c := gatewaytest.Client(t, s)
+	ctx, nobody := t.Context(), engine.Principal{}
+	if _, err := c.Sandboxes().Create(ctx, engine.CreateSandbox{Name: "counted"}); err != nil {
+		t.Fatal(err)
+	}
+	u, err := c.Usage(ctx, nobody, "")
+	if err != nil || len(u.Regions) == 0 || u.Regions[0].OrganizationID != engine.DefaultOrganization {
+		t.Errorf("usage: %+v, %v", u, err)
+	}
+	page, err := c.Audit(ctx, nobody, engine.AuditQuery{Limit: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); len(page.Items) == 0 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if page, err = c.Audit(ctx, nobody, engine.AuditQuery{Limit: 10}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(page.Items) == 0 || page.Items[0].Action == "" || page.Items[0].At.IsZero() || page.Items[0].OrganizationID != engine.DefaultOrganization {
+		t.Errorf("audit: %+v", page)
+	}
+	if _, err := c.Audit(ctx, nobody, engine.AuditQuery{Filters: []engine.AuditFilter{{Field: "action", Op: "eq"}}}); engine.KindOf(err) != engine.KindUnsupported {
+		t.Errorf("filters: got %v", err)
+	}
+}

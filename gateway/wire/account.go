@@ -312,6 +312,14 @@ func Unbounded(limit *float64) float64 {
 	return *limit
 }
 
+// Bound reads a limit that Unbounded wrote: a negative one is none.
+func Bound(limit float64) *float64 {
+	if limit < 0 {
+		return nil
+	}
+	return &limit
+}
+
 // Role is a named set of permissions.
 type Role struct {
 	ID          string   `json:"id"`

@@ -46,3 +46,16 @@ func FromAuditPage(p engine.AuditPage, q engine.AuditQuery) AuditPage {
 	}
 	return out
 }
+
+// AuditPage is the reverse of FromAuditPage.
+func (d AuditPage) AuditPage() engine.AuditPage {
+	p := engine.AuditPage{Total: d.Total, Next: d.NextToken}
+	for _, e := range d.Items {
+		p.Items = append(p.Items, engine.AuditEntry{
+			ID: e.ID, OrganizationID: e.OrganizationID, At: ParseTime(e.CreatedAt), ActorID: e.ActorID, ActorEmail: e.ActorEmail,
+			KeyPrefix: e.ActorAPIKeyPrefix, KeySuffix: e.ActorAPIKeySuffix, Action: e.Action, TargetType: e.TargetType, TargetID: e.TargetID,
+			Status: e.StatusCode, Error: e.ErrorMessage, IP: e.IPAddress, UserAgent: e.UserAgent, Source: e.Source, Metadata: e.Metadata,
+		})
+	}
+	return p
+}

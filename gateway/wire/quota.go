@@ -132,3 +132,24 @@ func FromUsage(u engine.Usage) Usage {
 	}
 	return out
 }
+
+// Usage is the reverse of FromUsage.
+func (d Usage) Usage(organizationID string) engine.Usage {
+	u := engine.Usage{
+		Snapshots: int(d.CurrentSnapshotUsage), Volumes: int(d.CurrentVolumeUsage),
+		Quota: engine.Quota{SnapshotQuota: Bound(d.TotalSnapshotQuota), VolumeQuota: Bound(d.TotalVolumeQuota)},
+	}
+	for _, r := range d.RegionUsage {
+		l := r.Limits
+		u.Regions = append(u.Regions, engine.RegionUsage{
+			RegionQuota: engine.RegionQuota{OrganizationID: organizationID, Region: l.RegionID, Class: engine.Class(l.SandboxClass), Limits: engine.RegionLimits{
+				TotalCPU: Bound(l.TotalCPU), TotalMemory: Bound(l.TotalMemory), TotalDisk: Bound(l.TotalDisk), TotalGPU: Bound(l.TotalGPU),
+				AllowedGPUTypes: l.AllowedGPUTypes, MaxCPUPerSandbox: l.MaxCPUPerSandbox, MaxMemoryPerSandbox: l.MaxMemoryPerSandbox,
+				MaxDiskPerSandbox: l.MaxDiskPerSandbox, MaxDiskPerNonEphemeralSandbox: l.MaxDiskPerNonEphemeralSandbox,
+				MaxCPUPerGPU: l.MaxCPUPerGPU, MaxMemoryPerGPU: l.MaxMemoryPerGPU, MaxDiskPerGPU: l.MaxDiskPerGPU,
+			}},
+			CPU: r.CurrentCPU, MemoryMiB: MiB(r.CurrentMemory), DiskMiB: MiB(r.CurrentDisk), GPU: int(r.CurrentGPU),
+		})
+	}
+	return u
+}

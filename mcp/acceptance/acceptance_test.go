@@ -138,6 +138,16 @@ func TestInspector(t *testing.T) {
 	}
 }
 
+// Every tool that HTTP offers, without a finding.
+func TestInspectorOnAllToolsets(t *testing.T) {
+	w := newWorld(t)
+	out, all, code := w.inspector(w.url+"/mcp/x/all,daytona", "--transport", "http", "--header", "Authorization: Bearer "+gatewaytest.AdminKey, "--stored-auth-only",
+		"--method", "tools/list", "--strict", "--format", "json")
+	if n := strings.Count(out, `"inputSchema"`); code != 0 || n != 61 {
+		t.Errorf("tools/list --strict: exit %d, %d tools, want 61\n%s", code, n, all)
+	}
+}
+
 // text finds the first text of a tool result, wherever the program puts the
 // result in its answer.
 func text(t *testing.T, out string) string {

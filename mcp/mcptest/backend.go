@@ -48,7 +48,7 @@ func New(t testing.TB) *Backend {
 
 // Services returns the backend as the tools take it.
 func (b *Backend) Services() tools.Backend {
-	return tools.Backend{Sandboxes: b, Snapshots: snapshots{b}, Toolboxes: b, Inspector: b, Previews: b}
+	return tools.Backend{Sandboxes: b, Snapshots: snapshots{b}, Toolboxes: b, Inspector: b, Previews: b, Activity: b}
 }
 
 // Created returns the requests that Create got.
@@ -85,7 +85,7 @@ func (b *Backend) Create(ctx context.Context, req engine.CreateSandbox) (engine.
 	b.created = append(b.created, req)
 	for _, sb := range b.sandboxes {
 		if sb.OrganizationID == req.OrganizationID && sb.Name == req.Name {
-			return engine.Sandbox{}, engine.Errorf(engine.KindConflict, "Sandbox with name %s already exists", req.Name).WithHint("choose another name")
+			return engine.Sandbox{}, engine.Errorf(engine.KindConflict, "sandbox name %q is taken", req.Name).WithHint("choose another name, or delete the sandbox that has it")
 		}
 	}
 	b.n++
@@ -233,6 +233,18 @@ func (b *Backend) SignedPreviewURL(ctx context.Context, ref engine.SandboxRef, p
 	return engine.PreviewURL{URL: fmt.Sprintf("http://%d-signed%.0f.localhost", port, lifetime.Seconds()), Token: "signed"}, nil
 }
 
+// Records has none of any sandbox.
+func (b *Backend) Records(ctx context.Context, ref engine.SandboxRef, _ engine.ActivityQuery) (engine.ActivityPage, error) {
+	_, err := b.Sandbox(ctx, ref)
+	return engine.ActivityPage{}, err
+}
+
+// Verify finds nothing wrong with no records.
+func (b *Backend) Verify(ctx context.Context, ref engine.SandboxRef, _ *engine.ActivityHead) (engine.ActivityProof, error) {
+	sb, err := b.Sandbox(ctx, ref)
+	return engine.ActivityProof{Sandbox: sb.ID}, err
+}
+
 // Doctor has nothing to say.
 func (b *Backend) Doctor(context.Context) (engine.Report, error) { return engine.Report{}, nil }
 
@@ -246,13 +258,31 @@ func (s snapshots) Snapshot(context.Context, engine.SnapshotRef) (engine.Snapsho
 	return engine.Snapshot{}, engine.Errorf(engine.KindNotFound, "no such snapshot")
 }
 
-func (s snapshots) List(context.Context, engine.SnapshotQuery) (engine.SnapshotPage, error) {
+func (s snapshots) List(_ context.Context, q engine.SnapshotQuery) (engine.SnapshotPage, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return engine.SnapshotPage{Items: slices.Clone(s.snapshots), Total: len(s.snapshots)}, nil
+	var page engine.SnapshotPage
+	for _, o := range s.snapshots {
+		if o.OrganizationID == q.OrganizationID {
+			page.Items = append(page.Items, o)
+		}
+	}
+	page.Total = len(page.Items)
+	return page, nil
 }
 
-func (s snapshots) Delete(context.Context, engine.SnapshotRef) error { return nil }
+func (s snapshots) Delete(_ context.Context, ref engine.SnapshotRef) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.snapshots)
+	s.snapshots = slices.DeleteFunc(s.snapshots, func(o engine.Snapshot) bool {
+		return o.Name == ref.IDOrName && o.OrganizationID == ref.OrganizationID
+	})
+	if len(s.snapshots) == n {
+		return engine.Errorf(engine.KindNotFound, "Snapshot %s not found", ref.IDOrName)
+	}
+	return nil
+}
 
 func (s snapshots) Prepare(context.Context, engine.SnapshotRef) (engine.Snapshot, error) {
 	return engine.Snapshot{}, nil
@@ -265,7 +295,7 @@ func (s snapshots) Save(_ context.Context, ref engine.SandboxRef, name string) (
 	if err != nil {
 		return engine.Snapshot{}, err
 	}
-	snap := engine.Snapshot{Name: name, State: engine.SnapshotActive, Resources: sb.Resources, SizeBytes: 1 << 20, SourceSandbox: sb.ID}
+	snap := engine.Snapshot{OrganizationID: ref.OrganizationID, Name: name, State: engine.SnapshotActive, Resources: sb.Resources, SizeBytes: 1 << 20, SourceSandbox: sb.ID}
 	s.snapshots = append(s.snapshots, snap)
 	return snap, nil
 }

@@ -96,3 +96,12 @@ func (b *Toolbox) Sessions() []string {
 
 // Handler serves the toolbox's API.
 func (b *Toolbox) Handler() http.Handler { return b.toolbox.Handler() }
+
+// Desktop lets the test binary be the worker that a toolbox runs its desktop
+// in. A TestMain calls it first: without it a started desktop would run the
+// tests again, which start a desktop.
+func Desktop() {
+	if os.Args[0] == toolbox.DesktopWorker {
+		os.Exit(toolbox.DesktopMain())
+	}
+}

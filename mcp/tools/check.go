@@ -37,7 +37,11 @@ func (t Tool) check(values any) (map[string]any, string) {
 		}
 	}
 	for _, name := range s.Required {
-		if _, ok := given[name]; !ok {
+		v, ok := given[name]
+		if name == "id" && v == "" {
+			return given, fmt.Sprintf("Argument %q of %s is empty.%s", name, t.Name, whereFrom(name))
+		}
+		if !ok {
 			return given, fmt.Sprintf("Argument %q of %s is missing. It takes: %s.%s", name, t.Name, s.signature(), whereFrom(name))
 		}
 	}
@@ -93,13 +97,46 @@ func (s schema) wants(v any) string {
 	case "array":
 		list, ok := v.([]any)
 		if !ok || slices.ContainsFunc(list, func(e any) bool { return s.Items != nil && s.Items.wants(e) != "" }) {
-			return "a list of texts"
+			return s.Items.list()
 		}
 	case "object":
-		m, ok := v.(map[string]any)
-		if !ok || slices.ContainsFunc(slices.Collect(maps.Values(m)), func(e any) bool { _, text := e.(string); return !text }) {
-			return `an object of names and texts, as {"KEY": "value"}`
+		return s.wantsObject(v)
+	}
+	return ""
+}
+
+// list says what a list of such elements is.
+func (s *schema) list() string {
+	switch {
+	case s == nil:
+		return "a list"
+	case len(s.Enum) > 0:
+		return "a list of: " + strings.Join(s.Enum, ", ")
+	case s.Type == "integer", s.Type == "number":
+		return "a list of numbers"
+	case s.Type == "object":
+		return "a list of objects with " + s.signature()
+	}
+	return "a list of texts"
+}
+
+// wantsObject checks one with properties of its own, or one of names and texts.
+func (s schema) wantsObject(v any) string {
+	m, ok := v.(map[string]any)
+	if len(s.Properties) > 0 {
+		want := "an object with " + s.signature()
+		if !ok {
+			return want
 		}
+		for name, e := range m {
+			if p, known := s.Properties[name]; !known || p.wants(e) != "" {
+				return want
+			}
+		}
+		return ""
+	}
+	if !ok || slices.ContainsFunc(slices.Collect(maps.Values(m)), func(e any) bool { _, text := e.(string); return !text }) {
+		return `an object of names and texts, as {"KEY": "value"}`
 	}
 	return ""
 }
@@ -183,8 +220,9 @@ var synonyms = map[string][]string{
 	"workdir": {"cwd"}, "workingdirectory": {"cwd"}, "dir": {"cwd", "path"}, "directory": {"cwd", "path"},
 	"timeout": {"timeout_s", "wait_s"}, "timeoutseconds": {"timeout_s"}, "timeoutms": {"timeout_s"},
 	"wait": {"wait_s"}, "input": {"data", "stdin"}, "text": {"content", "data"},
-	"file": {"path"}, "filepath": {"path"}, "filename": {"path"}, "source": {"path"}, "from": {"path"},
-	"destination": {"to"}, "dest": {"to"}, "target": {"to"}, "newpath": {"to"},
+	"file": {"path", "filePath"}, "filepath": {"path"}, "filename": {"path", "filePath"}, "source": {"path", "sourcePath"}, "from": {"path", "sourcePath"},
+	"path":        {"filePath", "folderPath", "sourcePath", "local_path"},
+	"destination": {"to", "destPath"}, "dest": {"to", "destPath"}, "target": {"to"}, "newpath": {"to", "destPath"}, "to": {"destPath"},
 	"contents": {"content"}, "body": {"content"},
 	"oldstring": {"old"}, "oldstr": {"old"}, "oldtext": {"old"}, "newstring": {"new"}, "newstr": {"new"}, "newtext": {"new"},
 	"replaceall": {"all"}, "pattern": {"grep", "glob"}, "query": {"grep"}, "regex": {"grep"},

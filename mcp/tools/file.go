@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
 
-	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
 
@@ -75,6 +75,21 @@ func noFile(err error, a Args) error {
 	return noSuchFile(a)
 }
 
+// badPath adds the way to look around to an error about the argument path.
+func badPath(err error, a Args) error {
+	var e *wire.Error
+	if !errors.As(err, &e) || e.Source != wire.Source || e.Status >= http.StatusInternalServerError {
+		return err
+	}
+	switch e.Code {
+	case wire.CodeFileNotFound, wire.CodeNotFound:
+		return noSuchFile(a)
+	case wire.CodeDiskFull, wire.CodeTooMany:
+		return err
+	}
+	return invalid(fmt.Sprintf(`Look around with sandbox_find {"id":%q}`, a.Str("id")), `"path" cannot be used: %s`, firstLine(strings.TrimSuffix(e.Message, ".")))
+}
+
 func noSuchFile(a Args) error {
 	return invalid(fmt.Sprintf(`sandbox_find {"id":%q} lists the working directory`, a.Str("id")), "there is no %s in the sandbox", quote(a.Str("path")))
 }
@@ -104,16 +119,25 @@ func (k *kit) read(ctx context.Context, a Args) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if r, shown := notText(path, content); shown {
+		return r, nil
+	}
+	return page(path, content, max(1, a.Int("offset", 1)), a.Int("limit", 400)), nil
+}
+
+// notText shows a picture, or says what other file it is. It reports false for
+// a text.
+func notText(path string, content []byte) (Result, bool) {
 	kind := http.DetectContentType(content)
 	switch {
 	case strings.HasPrefix(kind, "image/") && len(content) <= maxImage:
 		r := Text("%s · %s · %s", path, kind, size(int64(len(content))))
 		r.Images = []Image{{MIME: kind, Base64: base64.StdEncoding.EncodeToString(content)}}
-		return r, nil
+		return r, true
 	case bytes.IndexByte(content[:min(len(content), 8000)], 0) >= 0:
-		return Text("%s · %s · binary (%s). Look into it with sandbox_exec, as xxd %s | head.", path, size(int64(len(content))), kind, shellQuote(path)), nil
+		return Text("%s · %s · binary (%s). Look into it with sandbox_exec, as xxd %s | head.", path, size(int64(len(content))), kind, shellQuote(path)), true
 	}
-	return page(path, content, max(1, a.Int("offset", 1)), a.Int("limit", 400)), nil
+	return Result{}, false
 }
 
 // page shows limit lines from line first on, as many as fit.
@@ -181,7 +205,7 @@ func (k *kit) write(ctx context.Context, a Args) (Result, error) {
 		err = b.upload(ctx, path, content)
 	}
 	if err != nil {
-		return Result{}, err
+		return Result{}, badPath(err, a)
 	}
 	if a.Has("mode") {
 		if err := b.chmod(ctx, path, a.Str("mode")); err != nil {
@@ -367,7 +391,7 @@ func (k *kit) fs(ctx context.Context, a Args) (Result, error) {
 		}
 	}
 	if err := b.fileOp(ctx, a, op, path, to); err != nil {
-		return Result{}, noFile(err, a)
+		return Result{}, badPath(err, a)
 	}
 	done := map[string]string{"mkdir": "Made ", "move": "Moved ", "copy": "Copied ", "delete": "Deleted ", "chmod": "Changed the mode of "}[op] + path
 	if to != "" {
@@ -393,7 +417,7 @@ func (b *box) fileOp(ctx context.Context, a Args, op, path, to string) error {
 	}
 	out, err := b.execute(ctx, fmt.Sprintf(`mkdir -p -- "$(dirname -- %s)" && cp -a -- %s %s`, shellQuote(to), shellQuote(path), shellQuote(to)), 120)
 	if err == nil && out.ExitCode != 0 {
-		err = engine.Errorf(engine.KindInvalid, "copying failed: %s", strings.TrimSpace(clip(printable([]byte(out.Result)), 300, "cut")))
+		err = invalid(`Check "path" and "to" with sandbox_find`, "copying failed: %s", firstLine(printable([]byte(out.Result))))
 	}
 	return err
 }

@@ -19,6 +19,8 @@ const (
 	metaFile    = "sh.atoll/file"
 	metaPreview = "sh.atoll/preview"
 	metaError   = "sh.atoll/error"
+	metaGit     = "sh.atoll/git"
+	metaEgress  = "sh.atoll/egress"
 )
 
 // clip keeps head and tail of s so that it has at most max bytes, and says

@@ -64,6 +64,9 @@ func (k *kit) expose(ctx context.Context, a Args) (Result, error) {
 
 // link makes the URL and says how long, and to whom, it opens.
 func (k *kit) link(ctx context.Context, sb engine.Sandbox, port, minutes int) (where, how string, err error) {
+	if k.Previews == nil {
+		return "", "", lacking("previews")
+	}
 	ref := engine.SandboxRef{OrganizationID: sb.OrganizationID, IDOrName: sb.ID}
 	if minutes > 0 {
 		p, err := k.Previews.SignedPreviewURL(ctx, ref, port, time.Duration(minutes)*time.Minute)

@@ -57,12 +57,17 @@ func (k *kit) create(ctx context.Context, a Args) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r := Text("Created sandbox %s: %s, %s. %s", sb.Name, stateWord(sb.State), resources(sb.Resources), lifetime(sb))
+	return created(sb, sb.Name), nil
+}
+
+// created tells of a new sandbox under the name it is to be called by.
+func created(sb engine.Sandbox, name string) Result {
+	r := Text("Created sandbox %s: %s, %s. %s", name, stateWord(sb.State), resources(sb.Resources), lifetime(sb))
 	if sb.State == engine.StateError {
-		r = Fail("Sandbox %s was created but failed: %s. Delete it with sandbox_delete and try again.", sb.Name, strings.TrimSuffix(sb.Error, "."))
+		r = Fail("Sandbox %s was created but failed: %s. Delete it with sandbox_delete and try again.", name, strings.TrimSuffix(sb.Error, "."))
 	}
 	r.Sandbox, r.Meta = sb.ID, sandboxMeta(sb)
-	return r, nil
+	return r
 }
 
 func createRequest(a Args) (engine.CreateSandbox, error) {
@@ -117,7 +122,14 @@ func networkOf(a Args) (engine.NetworkPolicy, error) {
 		return p, invalid(`Name hosts, as ["example.com","*.example.org","203.0.113.0/24"], or use "network":"none"`, `"network":"allowlist" needs "allow_hosts"`)
 	}
 	p.BlockAll = mode == "none"
+	allowHosts(&p, hosts)
+	return p, nil
+}
+
+// allowHosts adds names, addresses and networks to what a policy allows.
+func allowHosts(p *engine.NetworkPolicy, hosts []string) {
 	for _, h := range hosts {
+		h = strings.TrimSpace(h)
 		if addr, err := netip.ParseAddr(h); err == nil {
 			h = netip.PrefixFrom(addr, addr.BitLen()).String()
 		}
@@ -127,7 +139,6 @@ func networkOf(a Args) (engine.NetworkPolicy, error) {
 			p.AllowDomains = append(p.AllowDomains, h)
 		}
 	}
-	return p, nil
 }
 
 // notBuilt refuses arguments whose feature this server lacks, so that nobody

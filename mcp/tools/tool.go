@@ -17,17 +17,8 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 )
 
-// The toolsets.
-const (
-	SetCore     = "core"
-	SetActivity = "activity"
-	SetAll      = "all"
-)
-
-// Sets lists the names a client may ask for.
-func Sets() []string { return []string{SetAll, SetCore, SetActivity} }
-
-// Backend is what the tools work on. Inspector and Activity may be nil.
+// Backend is what the tools work on. All but the first three may be nil; what
+// needs one of those then says that the server lacks it.
 type Backend struct {
 	Sandboxes engine.Sandboxes
 	Snapshots engine.Snapshots
@@ -35,6 +26,10 @@ type Backend struct {
 	Inspector engine.Inspector
 	Previews  Previews
 	Activity  engine.Activity
+	Keys      Keys
+	Usage     Usage
+	Audit     Audit
+	Policy    Policy
 }
 
 // Previews makes URLs of ports. A signed one opens its port to whoever has it.
@@ -46,6 +41,9 @@ type Previews interface {
 // Options tune the tools.
 type Options struct {
 	Foreground time.Duration // how long sandbox_exec waits; 0: 45 s
+	// LocalDirs are the directories of this computer whose files sandbox_transfer
+	// may copy. Empty: there is no such tool, as on a server for others.
+	LocalDirs []string
 }
 
 // Tool is one thing an agent can ask for.
@@ -81,6 +79,7 @@ type Hints struct {
 // Args are the checked arguments of one call. Values is what the client sent.
 type Args struct {
 	Organization string
+	Principal    engine.Principal
 	Progress     func(message string) // never nil inside a handler
 	Values       any
 
@@ -128,7 +127,14 @@ func (k *Kit) Tools() []Tool {
 		k.kit.fileTools(),
 		k.kit.previewTools(),
 		k.kit.snapshotTools(),
+		k.kit.localTools(),
+		k.kit.codeTools(),
+		k.kit.gitTools(),
+		k.kit.adminTools(),
+		k.kit.desktopTools(),
 		k.kit.activityTools(),
+		k.kit.egressTools(),
+		k.kit.daytonaTools(),
 	)
 	slices.SortFunc(all, func(a, b Tool) int { return strings.Compare(a.Name, b.Name) })
 	return all
@@ -151,12 +157,16 @@ func (t Tool) Call(ctx context.Context, a Args) Result {
 		a.Progress = func(string) {}
 	}
 	var fault string
+	var res Result
 	if a.m, fault = t.check(a.Values); fault != "" {
-		return Result{Text: fault, IsError: true, Sandbox: a.Str("id")}
-	}
-	res, err := t.Handler(ctx, a)
-	if err != nil {
+		res = Result{Text: fault, IsError: true}
+	} else if r, err := t.Handler(ctx, a); err != nil {
 		res = explain(err, a)
+	} else {
+		res = r
+	}
+	if t.Set == SetDaytona {
+		res.Text = daytonaWords(res)
 	}
 	if res.Sandbox == "" {
 		res.Sandbox = a.Str("id")
@@ -204,6 +214,30 @@ func (a Args) List(name string) []string {
 	for _, v := range in {
 		if s, ok := v.(string); ok {
 			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// with returns a with other arguments, for a handler of another tool. Nil ones
+// are left out.
+func (a Args) with(args map[string]any) Args {
+	a.m = map[string]any{}
+	for name, v := range args {
+		if v != nil {
+			a.m[name] = v
+		}
+	}
+	return a
+}
+
+// Nums returns a list of numbers.
+func (a Args) Nums(name string) []float64 {
+	in, _ := a.m[name].([]any)
+	out := make([]float64, 0, len(in))
+	for _, v := range in {
+		if f, ok := v.(float64); ok {
+			out = append(out, f)
 		}
 	}
 	return out

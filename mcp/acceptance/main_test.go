@@ -1,0 +1,13 @@
+package acceptance
+
+import (
+	"os"
+	"testing"
+
+	"github.com/atoll-sh/atoll/mcp/mcptest"
+)
+
+func TestMain(m *testing.M) {
+	mcptest.Desktop()
+	os.Exit(m.Run())
+}
