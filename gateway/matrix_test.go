@@ -255,6 +255,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{T: t, Rig: coretest.New(t, func(c *core.Config) {
 		c.Box = keys
+		c.Tools = mcp.Names()
 		c.Ledger = openLedger(t)
 		c.Dialer = dialer(box.Listener.Addr().String())
 		c.Doctor = func(context.Context) (engine.Report, error) { return engine.Report{}, nil }
@@ -553,6 +554,7 @@ func (w *world) check(o api.Operation, r row) {
 	defer w.demolish(h)
 	w.checkAccess(o, r, h)
 	w.checkKeys(o, r, h)
+	w.checkLimited(o, r, h)
 	if o.Status == api.Missing {
 		return
 	}

@@ -25,12 +25,35 @@ func (sc scope) offers(t tools.Tool) bool {
 	return slices.Contains(sc.sets, tools.SetAll) || slices.Contains(sc.sets, t.Set)
 }
 
+// offered is the one answer to whether a tool exists for a request, at list
+// and at call: what the request asked for, and what its principal's key is
+// limited to. Sandboxes that the key does not see are kept from it by the core.
+func (s *Server) offered(ctx context.Context, t tools.Tool) bool {
+	limits := principalOf(ctx).Scope
+	if s.opt.LocalScope != nil {
+		limits = s.opt.LocalScope(ctx)
+	}
+	return s.scopeOf(ctx).offers(t) && limits.Offers(t.Name, t.Set, t.Hints.ReadOnly)
+}
+
+// Names returns what a key can be limited to: all toolsets and tools.
+func Names() []string {
+	names := tools.Sets()[1:] // all is no limit
+	for _, t := range tools.New(Backend{}, tools.Options{}).Tools() {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
 type (
 	scopeKey     struct{}
 	principalKey struct{}
 )
 
+// withPrincipal says who the request speaks for, to us and to the services
+// that its tools call.
 func withPrincipal(ctx context.Context, p engine.Principal) context.Context {
+	ctx = engine.WithCaller(ctx, engine.Caller{Door: "mcp", Principal: p})
 	return context.WithValue(ctx, principalKey{}, p)
 }
 

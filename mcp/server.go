@@ -39,6 +39,10 @@ type Options struct {
 	// Local is who speaks on stdio. Empty: an administrator of the default
 	// organization, whom the backend may still refuse.
 	Local engine.Principal
+	// LocalScope is what the key is limited to that calls on stdio go out with,
+	// where the backend is a client of a server. nil: Local's scope. It is asked
+	// for every tool of a list and for every call, so it should not take long.
+	LocalScope func(ctx context.Context) engine.Scope
 	// Audit is told of every call that changes something. nil: nobody is.
 	Audit func(ctx context.Context, e engine.AuditEntry)
 
@@ -213,7 +217,6 @@ func (s *Server) handler(t tools.Tool) server.ToolHandlerFunc {
 		defer cancel(nil)
 		defer context.AfterFunc(s.life, func() { cancel(tools.ErrShutdown) })()
 
-		ctx = engine.WithCaller(ctx, engine.Caller{Door: "mcp", Principal: principalOf(ctx)})
 		p := newProgress(ctx, req)
 		defer p.close()
 		began := time.Now()
@@ -316,11 +319,10 @@ func (p *progress) close() {
 // filter keeps the tools that the request's scope offers. mcp-go applies it to
 // the list and to each call.
 func (s *Server) filter(ctx context.Context, all []mcpgo.Tool) []mcpgo.Tool {
-	sc := s.scopeOf(ctx)
 	var kept []mcpgo.Tool
 	for _, d := range all {
 		i := slices.IndexFunc(s.tools, func(t tools.Tool) bool { return t.Name == d.Name })
-		if i >= 0 && sc.offers(s.tools[i]) {
+		if i >= 0 && s.offered(ctx, s.tools[i]) {
 			kept = append(kept, d)
 		}
 	}

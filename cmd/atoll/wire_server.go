@@ -148,8 +148,8 @@ func (s *server) openCore(ctx context.Context) error {
 	}
 	s.core, err = core.New(core.Config{
 		Store: db, Cluster: announcer{bus, s.hooks}, Dialer: s.host.runner, Ledger: s.host.ledger, Secret: previewKey, Box: box, Target: s.cfg.Region, Log: s.log,
-		OnDemand: []string{image.DesktopRef},
-		Doctor:   func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
+		OnDemand: []string{image.DesktopRef}, Tools: mcp.Names(),
+		Doctor: func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
 	})
 	if err != nil {
 		return err

@@ -140,6 +140,7 @@ type Config struct {
 	Box             *secret.Box                                      // seals secrets; nil: none are kept
 	DefaultSnapshot string                                           // name; empty: atoll-small
 	OnDemand        []string                                         // images of the server's own snapshots that are built when first needed
+	Tools           []string                                         // MCP tools and toolsets that keys may be limited to; empty: any name
 	Target          string                                           // region of sandboxes whose caller names none; empty: local
 	Lifecycle       *engine.Lifecycle                                // timers of sandboxes whose caller sets none
 	Doctor          func(ctx context.Context) (engine.Report, error) // what this host can do
@@ -263,7 +264,10 @@ func (e events) Watch(ctx context.Context, organizationID string) (<-chan engine
 		return nil, engine.Errorf(engine.KindInvalid, "organization is empty")
 	}
 	ch, err := e.Cluster.Watch(ctx, organizationID)
-	return ch, public(err)
+	if err != nil {
+		return nil, public(err)
+	}
+	return seen(ctx, engine.ScopeOf(ctx), ch), nil
 }
 
 type inspector struct{ *Core }
