@@ -15,6 +15,7 @@ require (
 	github.com/containerd/nerdctl/v2 v2.3.1
 	github.com/containerd/platforms v1.0.0-rc.5
 	github.com/containerd/typeurl/v2 v2.3.0
+	github.com/coreos/go-oidc/v3 v3.21.0
 	github.com/creack/pty v1.1.24
 	github.com/danielgtaylor/huma/v2 v2.37.2
 	github.com/go-chi/chi/v5 v5.5.0
@@ -58,6 +59,11 @@ require (
 	golang.org/x/term v0.47.0
 	google.golang.org/grpc v1.83.2
 	modernc.org/sqlite v1.60.0
+)
+
+require (
+	github.com/go-jose/go-jose/v4 v4.1.5 // indirect
+	golang.org/x/oauth2 v0.36.0 // indirect
 )
 
 require (

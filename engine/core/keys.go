@@ -58,13 +58,18 @@ func (k Keys) Authenticate(ctx context.Context, secret string) (engine.Principal
 		return engine.Principal{}, unauthenticated("the API key is missing")
 	}
 	now := k.Now()
-	p, gen, ok := k.principals.look(secret, now)
+	// The same token may speak for its user in one organization or another.
+	name := secret
+	if org := engine.OrganizationOf(ctx); org != "" && k.tokenLike(secret) {
+		name += " " + org
+	}
+	p, gen, ok := k.principals.look(name, now)
 	if !ok {
 		var err error
 		if p, err = k.principal(ctx, secret, now); err != nil {
 			return engine.Principal{}, err
 		}
-		k.principals.keep(secret, gen, p, now)
+		k.principals.keep(name, gen, p, now)
 	}
 	if !p.ExpiresAt.IsZero() && !now.Before(p.ExpiresAt) {
 		return engine.Principal{}, unauthenticated("the API key has expired")
@@ -77,6 +82,9 @@ func (k Keys) Authenticate(ctx context.Context, secret string) (engine.Principal
 // organization is as good as revoked.
 func (k Keys) principal(ctx context.Context, secret string, now time.Time) (engine.Principal, error) {
 	key, err := k.Store.KeyBySecret(ctx, secret)
+	if engine.KindOf(err) == engine.KindNotFound && k.tokenLike(secret) {
+		return k.byToken(ctx, secret)
+	}
 	if engine.KindOf(err) == engine.KindNotFound {
 		return engine.Principal{}, unauthenticated("the API key is not known")
 	}
