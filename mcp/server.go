@@ -43,7 +43,7 @@ type Options struct {
 	// where the backend is a client of a server. nil: Local's scope. It is asked
 	// for every tool of a list and for every call, so it should not take long.
 	LocalScope func(ctx context.Context) engine.Scope
-	// Audit is told of every call that changes something. nil: nobody is.
+	// Audit is told of every call of a tool. nil: nobody is.
 	Audit func(ctx context.Context, e engine.AuditEntry)
 
 	Sets     []string // toolsets to offer; empty: core
@@ -225,11 +225,12 @@ func (s *Server) handler(t tools.Tool) server.ToolHandlerFunc {
 			Progress:     p.say,
 			Values:       req.Params.Arguments,
 		})
-		s.audit(ctx, t, req.Params.Arguments, res)
+		took := time.Since(began)
+		s.audit(ctx, t, req.Params.Arguments, res, took)
 		s.log.LogAttrs(ctx, slog.LevelInfo, "tool call",
 			slog.String("tool", t.Name), slog.String("sandbox", res.Sandbox),
 			slog.String("key", principalOf(ctx).KeyID),
-			slog.Bool("error", res.IsError), slog.Duration("took", time.Since(began)))
+			slog.Bool("error", res.IsError), slog.Duration("took", took))
 		return result(res), nil
 	}
 }
