@@ -3,7 +3,6 @@ package acceptance
 import (
 	"bufio"
 	"errors"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -99,17 +98,12 @@ func TestConformanceOfProduct(t *testing.T) {
 	}
 }
 
-// serveProduct starts the real server with a home of its own and returns a URL
-// that adds the key, which the suite cannot send.
-func serveProduct(t *testing.T) string {
+// productKey is the administrator's key of the server that startProduct starts.
+const productKey = "atl_conformance_0123456789abcdef0123456789"
+
+// startProduct starts the real server with a home of its own.
+func startProduct(t *testing.T, address string, args ...string) {
 	t.Helper()
-	const key = "atl_conformance_0123456789abcdef0123456789"
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
 	home, err := os.MkdirTemp("", "ah") // short, because sockets lie below it
 	if err != nil {
 		t.Fatal(err)
@@ -127,17 +121,24 @@ func serveProduct(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(atoll, "serve", "--home", home, "--listen", address, "--pool-size", "0", "--disk-gib", "4")
-	cmd.Env = append(os.Environ(), "ATOLL_API_KEY="+key)
+	cmd := exec.Command(atoll, append([]string{"serve", "--home", home, "--listen", address, "--ssh-listen", "off", "--pool-size", "0", "--disk-gib", "4"}, args...)...)
+	cmd.Env = append(os.Environ(), "ATOLL_API_KEY="+productKey)
 	cmd.Stdout, cmd.Stderr = log, log
 	start(t, cmd)
-	target := &url.URL{Scheme: "http", Host: address}
-	awaitReady(t, target.String()+"/readyz", log.Name())
+	awaitReady(t, "http://"+address+"/readyz", log.Name())
+}
 
+// serveProduct starts the real server and returns a URL that adds the key,
+// which the suite cannot send.
+func serveProduct(t *testing.T) string {
+	t.Helper()
+	address := freeAddress(t)
+	startProduct(t, address)
+	target := &url.URL{Scheme: "http", Host: address}
 	proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(target)
 		r.Out.Host = r.In.Host
-		r.Out.Header.Set("Authorization", "Bearer "+key)
+		r.Out.Header.Set("Authorization", "Bearer "+productKey)
 	}})
 	t.Cleanup(func() {
 		proxy.CloseClientConnections()
