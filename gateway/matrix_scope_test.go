@@ -157,7 +157,7 @@ func TestKeysForSomeTools(t *testing.T) {
 		{engine.Scope{Tools: []string{"sandbox_list", "sandbox_exec"}, ReadOnly: true}, []string{"sandbox_list"}, []string{"sandbox_exec", "sandbox_delete", "sandbox_read"}},
 		{engine.Scope{ReadOnly: true}, []string{"sandbox_list", "sandbox_read"}, []string{"sandbox_exec", "sandbox_delete"}},
 		{engine.Scope{Tools: []string{"core"}}, []string{"sandbox_list", "sandbox_exec", "sandbox_delete"}, nil},
-		{engine.Scope{Tools: []string{"activity"}}, nil, []string{"sandbox_list", "sandbox_exec"}},
+		{engine.Scope{Tools: []string{"activity", "sandbox_read"}}, []string{"sandbox_activity", "sandbox_read"}, []string{"sandbox_list", "sandbox_exec"}},
 	} {
 		key := w.limited(h.principal, strings.Join(c.has, " ")+"…"+strings.Join(c.lack, " "), c.scope)
 		_, list := w.ask(key, "tools/list", `{}`)

@@ -14,8 +14,9 @@ import (
 // scope is what one request may see: the sets it asked for within what the
 // server offers, and whether it may change anything.
 type scope struct {
-	sets     []string
-	readOnly bool
+	sets      []string
+	byDefault bool // sets were not asked for
+	readOnly  bool
 }
 
 func (sc scope) offers(t tools.Tool) bool {
@@ -33,12 +34,17 @@ func (s *Server) offered(ctx context.Context, t tools.Tool) bool {
 	if s.opt.LocalScope != nil {
 		limits = s.opt.LocalScope(ctx)
 	}
-	return s.scopeOf(ctx).offers(t) && limits.Offers(t.Name, t.Set, t.Hints.ReadOnly)
+	sc := s.scopeOf(ctx)
+	if sc.byDefault && len(limits.Tools) > 0 { // the key says what it is for
+		limits.ReadOnly = limits.ReadOnly || sc.readOnly
+		return limits.Offers(t.Name, t.Set, t.Hints.ReadOnly)
+	}
+	return sc.offers(t) && limits.Offers(t.Name, t.Set, t.Hints.ReadOnly)
 }
 
 // Names returns what a key can be limited to: all toolsets and tools.
 func Names() []string {
-	names := tools.Sets()[1:] // all is no limit
+	names := slices.DeleteFunc(tools.Sets(), func(set string) bool { return set == tools.SetAll }) // no limit
 	for _, t := range tools.New(Backend{}, tools.Options{}).Tools() {
 		names = append(names, t.Name)
 	}
@@ -70,19 +76,20 @@ func (s *Server) scopeOf(ctx context.Context) scope {
 	if sc, ok := ctx.Value(scopeKey{}).(scope); ok {
 		return sc
 	}
-	return scope{sets: s.opt.Sets, readOnly: s.opt.ReadOnly}
+	return scope{sets: s.opt.Sets, byDefault: s.byDefault, readOnly: s.opt.ReadOnly}
 }
 
 // requestScope reads what an HTTP request asks for: /mcp/x/{set}, or the
 // headers X-MCP-Toolsets and X-MCP-Readonly. The server's own options are an
 // upper bound for read-only and the default for sets.
 func (s *Server) requestScope(r *http.Request) (scope, error) {
-	sc := scope{sets: s.opt.Sets, readOnly: s.opt.ReadOnly}
+	sc := scope{sets: s.opt.Sets, byDefault: s.byDefault, readOnly: s.opt.ReadOnly}
 	asked := r.Header.Get("X-MCP-Toolsets")
 	if _, set, ok := strings.Cut(r.URL.Path, "/mcp/x/"); ok {
 		asked = strings.Trim(set, "/")
 	}
 	if asked != "" {
+		sc.byDefault = false
 		sc.sets = strings.FieldsFunc(asked, func(c rune) bool { return c == ',' || c == ' ' })
 		if err := checkSets(sc.sets); err != nil {
 			return scope{}, err

@@ -65,13 +65,15 @@ type Options struct {
 
 // Server answers agents. It is safe for concurrent use.
 type Server struct {
-	opt      Options
-	log      *slog.Logger
-	kit      *tools.Kit // nil: tools that keep nothing
-	tools    []tools.Tool
-	inner    *server.MCPServer
-	http     *server.StreamableHTTPServer
-	sessions *sessions
+	opt Options
+	// byDefault tells that nobody chose the sets in opt.
+	byDefault bool
+	log       *slog.Logger
+	kit       *tools.Kit // nil: tools that keep nothing
+	tools     []tools.Tool
+	inner     *server.MCPServer
+	http      *server.StreamableHTTPServer
+	sessions  *sessions
 
 	life context.Context // ends with Close, and with it all calls
 	stop context.CancelCauseFunc
@@ -97,11 +99,12 @@ func New(b Backend, opt Options) (*Server, error) {
 
 // newServer serves any list of tools.
 func newServer(list []tools.Tool, opt Options) (*Server, error) {
+	byDefault := len(opt.Sets) == 0
 	opt = opt.withDefaults()
 	if err := checkSets(opt.Sets); err != nil {
 		return nil, err
 	}
-	s := &Server{opt: opt, log: opt.Log, tools: list, sessions: newSessions(opt.SessionKey)}
+	s := &Server{opt: opt, byDefault: byDefault, log: opt.Log, tools: list, sessions: newSessions(opt.SessionKey)}
 	s.life, s.stop = context.WithCancelCause(context.Background())
 	s.inner = server.NewMCPServer("atoll", opt.Version,
 		server.WithTitle("Atoll"),
