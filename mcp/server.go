@@ -15,6 +15,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/mcp/reqstream"
+	"github.com/atoll-sh/atoll/mcp/tasks"
 	"github.com/atoll-sh/atoll/mcp/tools"
 )
 
@@ -61,6 +62,11 @@ type Options struct {
 	// Foreground is how long a foreground command may run before it becomes a
 	// background process. 0: 45 s.
 	Foreground time.Duration
+	// TaskGrace is how long a call may take before it becomes a task, for
+	// clients that know tasks. 0: 10 s.
+	TaskGrace time.Duration
+	// NeedsTask tells of tools for such clients only. nil: there are none.
+	NeedsTask func(tool string) bool
 }
 
 // Server answers agents. It is safe for concurrent use.
@@ -74,6 +80,7 @@ type Server struct {
 	inner     *server.MCPServer
 	http      *server.StreamableHTTPServer
 	sessions  *sessions
+	tasks     *tasks.Tasks
 
 	life context.Context // ends with Close, and with it all calls
 	stop context.CancelCauseFunc
@@ -113,6 +120,7 @@ func newServer(list []tools.Tool, opt Options) (*Server, error) {
 		// Advertised although the list never changes: a listener that has
 		// nothing to listen to loses its acknowledgement in mcp-go.
 		server.WithToolCapabilities(true),
+		server.WithExtensions(map[string]any{tasks.Extension: map[string]any{}}),
 		server.WithCacheHints(300_000, mcpgo.CacheScopePrivate),
 		server.WithToolFilter(s.filter),
 		server.WithLogger(opt.Log),
@@ -136,6 +144,13 @@ func Wrap(inner *server.MCPServer, opt Options) *Server {
 
 // serve puts the transport over HTTP in front of inner.
 func (s *Server) serve() {
+	s.tasks = tasks.New(tasks.Config{
+		Grace: s.opt.TaskGrace, Required: s.opt.NeedsTask,
+		Owner: func(ctx context.Context) string {
+			p := principalOf(ctx)
+			return p.OrganizationID + " " + p.KeyID
+		},
+	})
 	s.http = server.NewStreamableHTTPServer(s.inner,
 		server.WithSessionIdManagerResolver(s.sessions),
 		server.WithSessionIdleTTL(2*time.Hour),
@@ -160,6 +175,9 @@ func (o Options) withDefaults() Options {
 	if o.MaxBody == 0 {
 		o.MaxBody = 16 << 20
 	}
+	if o.TaskGrace == 0 {
+		o.TaskGrace = 10 * time.Second
+	}
 	if o.KeepAlive == 0 {
 		o.KeepAlive = 15 * time.Second
 	}
@@ -175,7 +193,8 @@ func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := s.http.Shutdown(ctx)
-	s.calls.Wait()
+	s.calls.Wait() // these know why they end; what is left waits for its client
+	s.tasks.Close()
 	if s.kit != nil {
 		s.kit.Close(ctx)
 	}

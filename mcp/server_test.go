@@ -109,7 +109,9 @@ func (a *agent) post(ctx context.Context, msg map[string]any, header http.Header
 		}
 		meta["io.modelcontextprotocol/protocolVersion"] = modern
 		meta["io.modelcontextprotocol/clientInfo"] = map[string]any{"name": "t", "version": "1"}
-		meta["io.modelcontextprotocol/clientCapabilities"] = map[string]any{}
+		if meta["io.modelcontextprotocol/clientCapabilities"] == nil {
+			meta["io.modelcontextprotocol/clientCapabilities"] = map[string]any{}
+		}
 	}
 	body, err := json.Marshal(msg)
 	if err != nil {

@@ -28,17 +28,26 @@ var revisions = []string{"2025-11-25", "2026-07-28"}
 // scenario that fails, or passes against its baseline, fails the test.
 func runSuite(t *testing.T, server string, args ...string) {
 	t.Helper()
+	all := conformance(t, server, args...)
+	_, summary, ok := strings.Cut(all, "=== SUMMARY ===")
+	if !ok {
+		t.Fatalf("conformance %v:\n%s", args, all)
+	}
+	t.Logf("%s", summary)
+}
+
+// conformance runs the suite and returns what it says.
+func conformance(t *testing.T, server string, args ...string) string {
+	t.Helper()
 	bin := filepath.Join(published.NPM(t, suite), "node_modules")
 	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, ".bin", "conformance"),
 		append([]string{"server", "--url", server, "--output-dir", t.TempDir()}, args...)...)
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(published.Node(t))+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
-	all := string(out)
-	_, summary, ok := strings.Cut(all, "=== SUMMARY ===")
-	if err != nil || !ok {
-		t.Fatalf("conformance %v: %v\n%s", args, err, all)
+	if err != nil {
+		t.Fatalf("conformance %v: %v\n%s", args, err, out)
 	}
-	t.Logf("%s", summary)
+	return string(out)
 }
 
 // build compiles a command of this module.
@@ -69,6 +78,33 @@ func start(t *testing.T, cmd *exec.Cmd) {
 
 // The protocol stack, with the tools that the suite calls.
 func TestConformanceRequirements(t *testing.T) {
+	server := serveFixtures(t)
+	for _, revision := range revisions {
+		t.Run(revision, func(t *testing.T) {
+			runSuite(t, server, "--requirements", revision)
+		})
+	}
+}
+
+// The extension for long work.
+func TestConformanceOfTasks(t *testing.T) {
+	server := serveFixtures(t)
+	for _, scenario := range []string{
+		"lifecycle", "capability-negotiation", "wire-fields", "request-state-removal", "mrtr-input", "request-headers",
+		"dispatch-and-envelope", "status-notifications", "required-task-error", "mrtr-composition",
+	} {
+		t.Run(scenario, func(t *testing.T) {
+			out := conformance(t, server, "--scenario", "tasks-"+scenario)
+			if !strings.Contains(out, ", 0 failed, 0 warnings") {
+				t.Errorf("%s", out)
+			}
+		})
+	}
+}
+
+// serveFixtures starts the protocol stack with the suite's fixtures.
+func serveFixtures(t *testing.T) string {
+	t.Helper()
 	cmd := exec.Command(build(t, "mcp-conformance"), "--listen", "127.0.0.1:0")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -80,11 +116,7 @@ func TestConformanceRequirements(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, revision := range revisions {
-		t.Run(revision, func(t *testing.T) {
-			runSuite(t, strings.TrimSpace(server), "--requirements", revision)
-		})
-	}
+	return strings.TrimSpace(server)
 }
 
 // The product as it is served, in every scenario but those in its baseline.
