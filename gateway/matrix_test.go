@@ -277,7 +277,7 @@ func newWorldWith(t *testing.T, change func(*core.Config)) *world {
 	t.Cleanup(w.hooks.Close)
 	agents, err := mcp.New(
 		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector(), Activity: w.Activity()},
-		mcp.Options{Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) }})
+		mcp.Options{Limit: auth.Count, Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) }})
 	if err != nil {
 		t.Fatal(err)
 	}

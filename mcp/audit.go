@@ -32,6 +32,19 @@ func (s *Server) audit(ctx context.Context, t tools.Tool, values any, res tools.
 	s.opt.Audit(ctx, e.Actor(principalOf(ctx)))
 }
 
+// limitOf names the rate limit that a call counts towards beside that for all
+// requests, in the words of the contract; empty: none.
+func limitOf(t tools.Tool, values any) string {
+	args, _ := values.(map[string]any)
+	switch action(t, args) {
+	case "create", "fork":
+		return "sandbox-create"
+	case "start", "stop", "pause", "archive", "delete", "snapshot":
+		return "sandbox-lifecycle"
+	}
+	return ""
+}
+
 func action(t tools.Tool, args map[string]any) string {
 	if t.Hints.ReadOnly {
 		return "read"

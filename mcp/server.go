@@ -44,6 +44,9 @@ type Options struct {
 	// where the backend is a client of a server. nil: Local's scope. It is asked
 	// for every tool of a list and for every call, so it should not take long.
 	LocalScope func(ctx context.Context) engine.Scope
+	// Limit counts a call towards the rate limit of the name, sandbox-create or
+	// sandbox-lifecycle, and fails when there were too many. nil: none is kept.
+	Limit func(ctx context.Context, name string) error
 	// Audit is told of every call of a tool. nil: nobody is.
 	Audit func(ctx context.Context, e engine.AuditEntry)
 
@@ -268,6 +271,12 @@ func (s *Server) run(ctx context.Context, t tools.Tool, a tools.Args) (res tools
 	if err := engine.Authorize(principalOf(ctx), t.Needs(), ""); err != nil {
 		e := engine.AsError(err)
 		return tools.Fail("%s: %s. Ask your user for one.", e.Message, e.Hint)
+	}
+	if name := limitOf(t, a.Values); name != "" && s.opt.Limit != nil {
+		if err := s.opt.Limit(ctx, name); err != nil {
+			e := engine.AsError(err)
+			return tools.Fail("%s: %s.", e.Message, e.Hint)
+		}
 	}
 	return t.Call(ctx, a)
 }

@@ -214,6 +214,7 @@ func (s *server) openGateway(ctx context.Context) error {
 		mcp.Options{
 			Version: version, Log: s.log, SessionKey: sessionKey[:],
 			Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) },
+			Limit:     auth.Count,
 			Audit: func(ctx context.Context, e engine.AuditEntry) {
 				from := auth.OriginOf(ctx)
 				e.IP, e.UserAgent, e.Source = from.IP, from.UserAgent, cmp.Or(from.Source, "mcp")

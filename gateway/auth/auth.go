@@ -88,7 +88,7 @@ func (g *Guard) Require(next http.Handler) http.Handler {
 			g.refuse(w, r, err)
 			return
 		}
-		ctx := With(asked, p)
+		ctx := context.WithValue(With(asked, p), guardKey{}, g)
 		ctx = context.WithValue(ctx, secretKey{}, secret)
 		ctx = context.WithValue(ctx, originKey{}, Origin{IP: RemoteIP(r), UserAgent: r.UserAgent(), Source: r.Header.Get("X-Daytona-Source")})
 		if r = r.WithContext(ctx); g.Allow(w, r, LimitAuthenticated) {
