@@ -216,8 +216,11 @@ func TestCancellationStaysWithItsOwner(t *testing.T) {
 				for _, key := range []string{"stranger", "victim"} {
 					another := newAgent(t, web.URL+"/mcp", key, legacy)
 					for _, header := range []map[string]string{
-						{sessionHeader: another.session}, {sessionHeader: another.session, "Mcp-Protocol-Version": modern, "Mcp-Method": "notifications/cancelled"},
-						{"Mcp-Protocol-Version": modern, "Mcp-Method": "notifications/cancelled"}, {sessionHeader: victim.session + "x"}, {},
+						{sessionHeader: another.session},
+						{sessionHeader: another.session, "Mcp-Protocol-Version": modern, "Mcp-Method": "notifications/cancelled"},
+						{"Mcp-Protocol-Version": modern, "Mcp-Method": "notifications/cancelled"},
+						{sessionHeader: victim.session + "x"},
+						{},
 					} {
 						for _, body := range bodies {
 							req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, web.URL+"/mcp", strings.NewReader(body))

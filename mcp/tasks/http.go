@@ -40,7 +40,8 @@ func (r *request) knows() bool {
 // of a request is read, so it has to be bounded before.
 func (t *Tasks) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
+		// A request of the newer era says so in both header and body.
+		if r.Method != http.MethodPost || !mcpgo.IsModernProtocol(r.Header.Get(mcpgo.HeaderProtocolVersion)) {
 			next.ServeHTTP(w, r)
 			return
 		}
