@@ -23,6 +23,7 @@ type APIKey struct {
 	// then. Others hold exactly Permissions, which may be none.
 	Unrestricted bool
 	Permissions  []string
+	Scope        Scope // one that limits goes with restricted keys only
 	CreatedAt    time.Time
 	ExpiresAt    time.Time // zero: never
 	LastUsedAt   time.Time
@@ -40,6 +41,7 @@ type Principal struct {
 	// in what no permission names. Permissions holds all it may do either way.
 	Unrestricted bool
 	Permissions  []string
+	Scope        Scope
 	Admin        bool        // administrates the server
 	Rates        []RateLimit // of the organization, in place of the server's
 }
@@ -65,6 +67,7 @@ type CreateKey struct {
 	OrganizationID, UserID string
 	Name                   string
 	Permissions            []string
+	Scope                  Scope     // one that limits needs Permissions
 	ExpiresAt              time.Time // zero: never
 }
 

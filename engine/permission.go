@@ -47,7 +47,19 @@ func Authorize(p Principal, permission, organizationID string) error {
 	return nil
 }
 
+// permit asks first what the caller holds, then whether it is limited.
 func permit(p Principal, permission string) error {
+	if err := holds(p, permission); err != nil {
+		return err
+	}
+	if permission != "" && !p.Scope.Grants(permission) {
+		return Errorf(KindDenied, "this API key is limited and does not reach what needs %s", permission).
+			WithHint("use a key without these limits")
+	}
+	return nil
+}
+
+func holds(p Principal, permission string) error {
 	switch {
 	case permission == "", p.Admin:
 		return nil

@@ -285,6 +285,29 @@ func TestOrganizationRateLimit(t *testing.T) {
 	}
 }
 
+// Agents' calls count too: as requests, and for what they do.
+func TestAgentsRateLimits(t *testing.T) {
+	w := newWorld(t)
+	h := w.house()
+	request(t, "PATCH", w.url+"/api/organizations/"+h.organization+"/quota", coretest.AdminSecret,
+		`{"authenticatedRateLimit":13,"authenticatedRateLimitTtlSeconds":60,"sandboxCreateRateLimit":2,"sandboxCreateRateLimitTtlSeconds":60,"sandboxLifecycleRateLimit":1,"sandboxLifecycleRateLimitTtlSeconds":60}`)
+	for _, c := range []struct{ tool, args, want string }{
+		{"sandbox_create", `{"name":"one"}`, "one"},
+		{"sandbox_create", `{"name":"two"}`, "two"},
+		{"sandbox_create", `{"name":"three"}`, "more than 2 requests in 1m0s (sandbox-create)"},
+		{"sandbox_control", `{"id":"one","action":"stop"}`, "stopped"},
+		{"sandbox_delete", `{"id":"one"}`, "more than 1 requests in 1m0s (sandbox-lifecycle)"},
+		{"sandbox_list", `{}`, "two"},
+	} {
+		if _, got := w.call(h.owner, c.tool, c.args); !strings.Contains(got, c.want) {
+			t.Errorf("%s %s: got %s, want %q", c.tool, c.args, got, c.want)
+		}
+	}
+	if status, got := w.call(h.owner, "sandbox_list", `{}`); status != http.StatusTooManyRequests {
+		t.Errorf("got %d %s, want 429", status, got)
+	}
+}
+
 func TestBadRateLimits(t *testing.T) {
 	for _, text := range []string{"x=1/1", "authenticated", "authenticated=1", "authenticated=0/1", "authenticated=1/0", "authenticated=-1/1", "authenticated=1/1h", "authenticated=1/100000"} {
 		if got, err := auth.ParseLimits(text); err == nil {

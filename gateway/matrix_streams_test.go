@@ -66,6 +66,12 @@ func TestToolboxesInTheMatrix(t *testing.T) {
 // call calls a tool over MCP and returns the status and the answer.
 func (w *world) call(key, tool, args string) (int, string) {
 	w.Helper()
+	return w.ask(key, "tools/call", `{"name":"`+tool+`","arguments":`+args+`}`)
+}
+
+// ask sends a request over MCP and returns the status and the answer.
+func (w *world) ask(key, method, params string) (int, string) {
+	w.Helper()
 	send := func(body string, headers ...string) (*http.Response, []byte) {
 		headers = append(headers, "Accept", "application/json, text/event-stream")
 		return request(w.T, "POST", w.url+"/mcp", key, body, headers...)
@@ -74,7 +80,7 @@ func (w *world) call(key, tool, args string) (int, string) {
 	if res.StatusCode != http.StatusOK {
 		return res.StatusCode, string(body)
 	}
-	res, body = send(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"`+tool+`","arguments":`+args+`}}`,
+	res, body = send(`{"jsonrpc":"2.0","id":1,"method":"`+method+`","params":`+params+`}`,
 		"Mcp-Session-Id", res.Header.Get("Mcp-Session-Id"))
 	return res.StatusCode, string(body)
 }

@@ -247,6 +247,13 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldWith(t, func(*core.Config) {})
+}
+
+// newWorldWith is newWorld with another configuration of the core.
+func newWorldWith(t *testing.T, change func(*core.Config)) *world {
+	t.Helper()
+	issuer := ""
 	box := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }))
 	t.Cleanup(box.Close)
 	keys, err := secret.OpenFile(filepath.Join(t.TempDir(), "k"), true)
@@ -255,9 +262,14 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{T: t, Rig: coretest.New(t, func(c *core.Config) {
 		c.Box = keys
+		c.Tools = mcp.Names()
 		c.Ledger = openLedger(t)
 		c.Dialer = dialer(box.Listener.Addr().String())
 		c.Doctor = func(context.Context) (engine.Report, error) { return engine.Report{}, nil }
+		change(c)
+		if c.Identities != nil {
+			issuer = issuerURL
+		}
 	})}
 	if w.hooks, err = webhook.Open(t.Context(), webhook.Config{Store: w.Store, Box: keys}); err != nil {
 		t.Fatal(err)
@@ -265,14 +277,14 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(w.hooks.Close)
 	agents, err := mcp.New(
 		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector(), Activity: w.Activity(), Keys: w.Accounts().Keys, Usage: w.Accounts().Organizations, Audit: w.Accounts().Audit},
-		mcp.Options{Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) }})
+		mcp.Options{Limit: auth.Count, Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	many := engine.RateLimit{Name: auth.LimitFailed, Limit: 1 << 30, Window: time.Minute}
 	s, err := gateway.Open(t.Context(), gateway.Config{
 		Listen: "127.0.0.1:0", Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Events: w.Events(),
-		Keys: w.Keys(), Inspector: w.Inspector(), Accounts: w.Accounts(), Previews: w.Previews(), SSH: w.SSH(), SSHGateway: &api.SSHGateway{Port: 2222, HostKey: "ssh-ed25519 AAAA"}, MCP: agents.Handler(), Version: "test",
+		Keys: w.Keys(), Inspector: w.Inspector(), Accounts: w.Accounts(), Previews: w.Previews(), SSH: w.SSH(), SSHGateway: &api.SSHGateway{Port: 2222, HostKey: "ssh-ed25519 AAAA"}, MCP: agents.Handler(), Version: "test", Issuer: issuer,
 		Shutdown: func() {}, Limits: []engine.RateLimit{many},
 		Services: engine.Services{
 			Secrets: w.Secrets(), Registries: w.Registries(), Catalog: w.Catalog(), WarmPools: w.WarmPools(), History: w.History(),
@@ -553,6 +565,7 @@ func (w *world) check(o api.Operation, r row) {
 	defer w.demolish(h)
 	w.checkAccess(o, r, h)
 	w.checkKeys(o, r, h)
+	w.checkLimited(o, r, h)
 	if o.Status == api.Missing {
 		return
 	}

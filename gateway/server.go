@@ -51,6 +51,7 @@ type Config struct {
 	Log       *slog.Logger       // nil: nowhere
 	Shutdown  func()             // asked for by an administrator; nil: not offered
 	Limits    []engine.RateLimit // beside the one for failed authentication
+	Issuer    string             // of access tokens that Keys takes; empty: keys only
 	PublicURL string             // how clients reach us; empty: as they did
 	Hosts     []string           // further host names that browsers may use
 	KeepAlive time.Duration      // of silent event streams; 0: 20 s
@@ -98,6 +99,9 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	s := &Server{config: c, listener: l, metrics: m, closing: make(chan struct{}), served: make(chan error, 1)}
 	s.proxy = proxy.New(c.Toolboxes, c.Log)
 	guard := auth.New(c.Keys, time.Now, c.Limits...)
+	if c.Issuer != "" {
+		guard.WithIssuer(s.issuer())
+	}
 	s.previews = preview.New(s.previewConfig(guard))
 	s.http = &http.Server{
 		Handler:           s.handler(guard),
@@ -224,6 +228,11 @@ func (s *Server) handler(guard *auth.Guard) http.Handler {
 	mcp := browsers.CheckOrigin(guard.Require(guard.Stream(s.mcp())))
 	r.Handle("/mcp", mcp)
 	r.Handle("/mcp/*", mcp)
+	if s.config.Issuer != "" {
+		r.Get(auth.MetadataPath, guard.Metadata())
+		r.Get(auth.MetadataPath+"/mcp", guard.Metadata())
+		r.Get(auth.MetadataPath+"/mcp/*", guard.Metadata())
+	}
 	r.Handle("/api/socket.io", s.events)
 	r.Handle("/api/socket.io/", s.events)
 	r.Mount("/api", s.api)
@@ -237,7 +246,7 @@ func (s *Server) apiConfig(g *auth.Guard) api.Config {
 		Accounts: c.Accounts, Previews: c.Previews, PreviewURLs: s.previews, SSH: c.SSH, SSHGateway: c.SSHGateway,
 		Guard: g, BaseURL: s.baseURL, Ready: c.Ready, Shutdown: c.Shutdown, Version: c.Version,
 		DefaultSnapshot: c.DefaultSnapshot, Region: c.Region, Log: c.Log,
-		Created: s.metrics.created, Closing: s.closing, KeepAlive: c.KeepAlive,
+		Issuer: c.Issuer, Created: s.metrics.created, Closing: s.closing, KeepAlive: c.KeepAlive,
 	}
 }
 
@@ -256,6 +265,23 @@ func (s *Server) baseURL(r *http.Request) string {
 		return "https://" + r.Host
 	}
 	return "http://" + r.Host
+}
+
+// issuer describes two resources to clients that look for tokens: agents' tools
+// at /mcp, and all of the server.
+func (s *Server) issuer() *auth.Issuer {
+	resource := func(path string) string {
+		path = strings.TrimPrefix(path, auth.MetadataPath)
+		if path == "/mcp" || strings.HasPrefix(path, "/mcp/") {
+			return "/mcp"
+		}
+		return ""
+	}
+	return &auth.Issuer{
+		URL:      s.config.Issuer,
+		Resource: func(r *http.Request) string { return s.baseURL(r) + resource(r.URL.Path) },
+		Metadata: func(r *http.Request) string { return s.baseURL(r) + auth.MetadataPath + resource(r.URL.Path) },
+	}
 }
 
 // maxMCP bounds the bodies of MCP requests; files travel in them.

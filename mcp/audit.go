@@ -3,22 +3,24 @@ package mcp
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/mcp/tools"
 )
 
-// audit tells of a call of a tool that changes something, in the words of the
-// audit log.
-func (s *Server) audit(ctx context.Context, t tools.Tool, values any, res tools.Result) {
-	if s.opt.Audit == nil || t.Hints.ReadOnly {
+// audit tells of a call of a tool, in the words of the audit log: who called
+// what with which sandbox, how it ended and how long it took.
+func (s *Server) audit(ctx context.Context, t tools.Tool, values any, res tools.Result, took time.Duration) {
+	if s.opt.Audit == nil {
 		return
 	}
 	args, _ := values.(map[string]any)
 	e := engine.AuditEntry{
-		Action: action(t.Name, args), TargetType: "sandbox", TargetID: res.Sandbox, Status: http.StatusOK,
-		Metadata: map[string]string{"tool": t.Name},
+		Action: action(t, args), TargetType: "sandbox", TargetID: res.Sandbox, Status: http.StatusOK,
+		Metadata: map[string]string{"tool": t.Name, "ms": strconv.FormatInt(took.Milliseconds(), 10)},
 	}
 	if res.IsError {
 		e.Status = http.StatusBadRequest
@@ -34,8 +36,24 @@ func (s *Server) audit(ctx context.Context, t tools.Tool, values any, res tools.
 	s.opt.Audit(ctx, e.Actor(principalOf(ctx)))
 }
 
-func action(tool string, args map[string]any) string {
-	switch tool {
+// limitOf names the rate limit that a call counts towards beside that for all
+// requests, in the words of the contract; empty: none.
+func limitOf(t tools.Tool, values any) string {
+	args, _ := values.(map[string]any)
+	switch action(t, args) {
+	case "create", "fork":
+		return "sandbox-create"
+	case "start", "stop", "pause", "archive", "delete", "snapshot":
+		return "sandbox-lifecycle"
+	}
+	return ""
+}
+
+func action(t tools.Tool, args map[string]any) string {
+	if t.Hints.ReadOnly {
+		return "read"
+	}
+	switch t.Name {
 	case "sandbox_create", "create_sandbox":
 		return "create"
 	case "sandbox_delete", "destroy_sandbox", "snapshot_delete":

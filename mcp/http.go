@@ -26,7 +26,7 @@ var errUnknownSession = errors.New("unknown session")
 
 // Handler serves streamable HTTP, for /mcp and /mcp/x/{set}.
 func (s *Server) Handler() http.Handler {
-	return reqstream.Handler(s.guard(s.http), s.opt.KeepAlive)
+	return reqstream.Handler(s.guard(s.tasks.Handler(s.http)), s.opt.KeepAlive)
 }
 
 // guard refuses what mcp-go would let through, in this order: foreign hosts

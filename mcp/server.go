@@ -15,6 +15,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/mcp/reqstream"
+	"github.com/atoll-sh/atoll/mcp/tasks"
 	"github.com/atoll-sh/atoll/mcp/tools"
 )
 
@@ -42,7 +43,14 @@ type Options struct {
 	// Local is who speaks on stdio. Empty: an administrator of the default
 	// organization, whom the backend may still refuse.
 	Local engine.Principal
-	// Audit is told of every call that changes something. nil: nobody is.
+	// LocalScope is what the key is limited to that calls on stdio go out with,
+	// where the backend is a client of a server. nil: Local's scope. It is asked
+	// for every tool of a list and for every call, so it should not take long.
+	LocalScope func(ctx context.Context) engine.Scope
+	// Limit counts a call towards the rate limit of the name, sandbox-create or
+	// sandbox-lifecycle, and fails when there were too many. nil: none is kept.
+	Limit func(ctx context.Context, name string) error
+	// Audit is told of every call of a tool. nil: nobody is.
 	Audit func(ctx context.Context, e engine.AuditEntry)
 
 	Sets []string // toolsets to offer; empty: core
@@ -63,18 +71,26 @@ type Options struct {
 	// Foreground is how long a foreground command may run before it becomes a
 	// background process. 0: 45 s.
 	Foreground time.Duration
+	// TaskGrace is how long a call may take before it becomes a task, for
+	// clients that know tasks. 0: 10 s.
+	TaskGrace time.Duration
+	// NeedsTask tells of tools for such clients only. nil: there are none.
+	NeedsTask func(tool string) bool
 }
 
 // Server answers agents. It is safe for concurrent use.
 type Server struct {
-	opt      Options
-	log      *slog.Logger
-	kit      *tools.Kit // nil: tools that keep nothing
-	tools    []tools.Tool
-	skills   []skillEntry
-	inner    *server.MCPServer
-	http     *server.StreamableHTTPServer
-	sessions *sessions
+	opt Options
+	// byDefault tells that nobody chose the sets in opt.
+	byDefault bool
+	log       *slog.Logger
+	kit       *tools.Kit // nil: tools that keep nothing
+	tools     []tools.Tool
+	skills    []skillEntry
+	inner     *server.MCPServer
+	http      *server.StreamableHTTPServer
+	sessions  *sessions
+	tasks     *tasks.Tasks
 
 	life context.Context // ends with Close, and with it all calls
 	stop context.CancelCauseFunc
@@ -102,11 +118,12 @@ func New(b Backend, opt Options) (*Server, error) {
 
 // newServer serves any list of tools.
 func newServer(list []tools.Tool, opt Options) (*Server, error) {
+	byDefault := len(opt.Sets) == 0
 	opt = opt.withDefaults()
 	if err := checkSets(opt.Sets); err != nil {
 		return nil, err
 	}
-	s := &Server{opt: opt, log: opt.Log, tools: list, sessions: newSessions(opt.SessionKey)}
+	s := &Server{opt: opt, byDefault: byDefault, log: opt.Log, tools: list, sessions: newSessions(opt.SessionKey)}
 	s.life, s.stop = context.WithCancelCause(context.Background())
 	s.inner = server.NewMCPServer("atoll", opt.Version,
 		server.WithTitle("Atoll"),
@@ -115,8 +132,10 @@ func newServer(list []tools.Tool, opt Options) (*Server, error) {
 		// Advertised although the list never changes: a listener that has
 		// nothing to listen to loses its acknowledgement in mcp-go.
 		server.WithToolCapabilities(true),
-		server.WithResourceCapabilities(false, true),
-		server.WithExtensions(map[string]any{skillsExtension: map[string]any{"directoryRead": true}}),
+		server.WithExtensions(map[string]any{
+			skillsExtension: map[string]any{"directoryRead": true},
+			tasks.Extension: map[string]any{},
+		}),
 		server.WithCacheHints(cacheMillis, mcpgo.CacheScopePrivate),
 		server.WithToolFilter(s.filter),
 		server.WithLogger(opt.Log),
@@ -143,6 +162,13 @@ func Wrap(inner *server.MCPServer, opt Options) *Server {
 
 // serve puts the transport over HTTP in front of inner.
 func (s *Server) serve() {
+	s.tasks = tasks.New(tasks.Config{
+		Grace: s.opt.TaskGrace, Required: s.opt.NeedsTask,
+		Owner: func(ctx context.Context) string {
+			p := principalOf(ctx)
+			return p.OrganizationID + " " + p.KeyID
+		},
+	})
 	s.http = server.NewStreamableHTTPServer(s.inner,
 		server.WithSessionIdManagerResolver(s.sessions),
 		server.WithSessionIdleTTL(2*time.Hour),
@@ -167,6 +193,9 @@ func (o Options) withDefaults() Options {
 	if o.MaxBody == 0 {
 		o.MaxBody = 16 << 20
 	}
+	if o.TaskGrace == 0 {
+		o.TaskGrace = 10 * time.Second
+	}
 	if o.KeepAlive == 0 {
 		o.KeepAlive = 15 * time.Second
 	}
@@ -182,7 +211,8 @@ func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := s.http.Shutdown(ctx)
-	s.calls.Wait()
+	s.calls.Wait() // these know why they end; what is left waits for its client
+	s.tasks.Close()
 	if s.kit != nil {
 		s.kit.Close(ctx)
 	}
@@ -227,7 +257,6 @@ func (s *Server) handler(t tools.Tool) server.ToolHandlerFunc {
 		defer cancel(nil)
 		defer context.AfterFunc(s.life, func() { cancel(tools.ErrShutdown) })()
 
-		ctx = engine.WithCaller(ctx, engine.Caller{Door: "mcp", Principal: principalOf(ctx)})
 		p := newProgress(ctx, req)
 		defer p.close()
 		began := time.Now()
@@ -237,11 +266,12 @@ func (s *Server) handler(t tools.Tool) server.ToolHandlerFunc {
 			Progress:     p.say,
 			Values:       req.Params.Arguments,
 		})
-		s.audit(ctx, t, req.Params.Arguments, res)
+		took := time.Since(began)
+		s.audit(ctx, t, req.Params.Arguments, res, took)
 		s.log.LogAttrs(ctx, slog.LevelInfo, "tool call",
 			slog.String("tool", t.Name), slog.String("sandbox", res.Sandbox),
 			slog.String("key", principalOf(ctx).KeyID),
-			slog.Bool("error", res.IsError), slog.Duration("took", time.Since(began)))
+			slog.Bool("error", res.IsError), slog.Duration("took", took))
 		return result(res), nil
 	}
 }
@@ -257,6 +287,12 @@ func (s *Server) run(ctx context.Context, t tools.Tool, a tools.Args) (res tools
 	if err := engine.Authorize(principalOf(ctx), t.Needs(), ""); err != nil {
 		e := engine.AsError(err)
 		return tools.Fail("%s: %s. Ask your user for one.", e.Message, e.Hint)
+	}
+	if name := limitOf(t, a.Values); name != "" && s.opt.Limit != nil {
+		if err := s.opt.Limit(ctx, name); err != nil {
+			e := engine.AsError(err)
+			return tools.Fail("%s: %s.", e.Message, e.Hint)
+		}
 	}
 	return t.Call(ctx, a)
 }
@@ -331,11 +367,10 @@ func (p *progress) close() {
 // filter keeps the tools that the request's scope offers. mcp-go applies it to
 // the list and to each call.
 func (s *Server) filter(ctx context.Context, all []mcpgo.Tool) []mcpgo.Tool {
-	sc := s.scopeOf(ctx)
 	var kept []mcpgo.Tool
 	for _, d := range all {
 		i := slices.IndexFunc(s.tools, func(t tools.Tool) bool { return t.Name == d.Name })
-		if i >= 0 && sc.offers(s.tools[i]) {
+		if i >= 0 && s.offered(ctx, s.tools[i]) {
 			kept = append(kept, d)
 		}
 	}

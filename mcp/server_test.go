@@ -43,7 +43,17 @@ func byKey(r *http.Request) (engine.Principal, bool) {
 
 func open(t *testing.T, list []tools.Tool, opt Options) (*Server, *httptest.Server) {
 	t.Helper()
-	opt.Principal = byKey
+	return openAs(t, list, opt, engine.Scope{})
+}
+
+// openAs serves keys that are limited to the scope.
+func openAs(t *testing.T, list []tools.Tool, opt Options, scope engine.Scope) (*Server, *httptest.Server) {
+	t.Helper()
+	opt.Principal = func(r *http.Request) (engine.Principal, bool) {
+		p, ok := byKey(r)
+		p.Scope = scope
+		return p, ok
+	}
 	s, err := newServer(list, opt)
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +111,9 @@ func (a *agent) post(ctx context.Context, msg map[string]any, header http.Header
 		}
 		meta["io.modelcontextprotocol/protocolVersion"] = modern
 		meta["io.modelcontextprotocol/clientInfo"] = map[string]any{"name": "t", "version": "1"}
-		meta["io.modelcontextprotocol/clientCapabilities"] = map[string]any{}
+		if meta["io.modelcontextprotocol/clientCapabilities"] == nil {
+			meta["io.modelcontextprotocol/clientCapabilities"] = map[string]any{}
+		}
 	}
 	body, err := json.Marshal(msg)
 	if err != nil {

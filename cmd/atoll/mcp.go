@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -119,12 +122,33 @@ func serveMCP(cmd *cobra.Command, o mcpOptions) error {
 			Sandboxes: c.Sandboxes(), Snapshots: c.Snapshots(), Toolboxes: c.Toolboxes(), Inspector: c.Inspector(), Previews: c, Activity: c.Activity(),
 			Policy: egress.FromNetwork, Keys: c.Keys(), Usage: c, Audit: c,
 		},
-		mcp.Options{Version: version, Log: log, Sets: o.toolsets, ReadOnly: o.readOnly, LocalDirs: dirs})
+		mcp.Options{Version: version, Log: log, Sets: o.toolsets, ReadOnly: o.readOnly, LocalDirs: dirs, LocalScope: keyScope(c)})
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	return s.ServeStdio(cmd.Context(), os.Stdin, os.Stdout)
+}
+
+// keyScope returns what the key in use is limited to. The server itself keeps
+// to it in all that a tool does; here it only shortens the list of tools, so
+// without an answer nothing is left out.
+func keyScope(c *client.Client) func(context.Context) engine.Scope {
+	var mu sync.Mutex
+	var known engine.Scope
+	var asked time.Time
+	return func(ctx context.Context) engine.Scope {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(asked) < 5*time.Second {
+			return known
+		}
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		k, _ := c.CurrentKey(ctx)
+		known, asked = k.Scope, time.Now()
+		return known
+	}
 }
 
 const defaultMCPURL = "http://127.0.0.1:7777"

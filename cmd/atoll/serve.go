@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -60,6 +61,12 @@ func newServeCommand() *cobra.Command {
 	f.StringVar(&flags.ACMEDirectory, "acme-directory", "", "URL of the ACME authority; empty is Let's Encrypt")
 	f.StringVar(&flags.SSHListen, "ssh-listen", "", "host:port of the SSH gateway, or off; empty is "+config.DefaultSSH+", if that is free")
 	f.StringVar(&flags.SSHHost, "ssh-host", "", "host or host:port that clients reach the SSH gateway by")
+	f.StringVar(&flags.OIDCIssuer, "oidc-issuer", "", "URL of an identity provider whose access tokens are taken beside API keys")
+	f.StringVar(&flags.OIDCAudience, "oidc-audience", "", "how tokens name this server, separated by commas; empty is the public URL, with and without /mcp")
+	f.StringVar(&flags.OIDCScopeClaim, "oidc-scope-claim", flags.OIDCScopeClaim, "claim that says what a token may do")
+	f.StringVar(&flags.OIDCOrganizationClaim, "oidc-organization-claim", flags.OIDCOrganizationClaim, "claim that binds a token to an organization")
+	f.StringVar(&flags.OIDCScopes, "oidc-scopes", "", "scopes that every token has, for providers that cannot grant "+strings.Join(engine.TokenScopes(), ", "))
+	f.BoolVar(&flags.OIDCSignUp, "oidc-sign-up", false, "make a user of everybody whom the identity provider vouches for")
 	f.StringVar(&flags.DatabaseURL, "database-url", "", "postgres://…; empty keeps SQLite in the home")
 	f.StringVar(&flags.NATSURL, "nats-url", "", "join a cluster; empty runs in one process")
 	f.StringVar(&flags.Containerd, "containerd", "", "socket of a containerd to use; empty starts our own")
@@ -75,26 +82,32 @@ func newServeCommand() *cobra.Command {
 // overlay copies the flags that were given over the configuration.
 func overlay(cmd *cobra.Command, cfg *config.Config, flags config.Config) {
 	set := map[string]func(){
-		"listen":         func() { cfg.Listen = flags.Listen },
-		"ssh-listen":     func() { cfg.SSHListen = flags.SSHListen },
-		"ssh-host":       func() { cfg.SSHHost = flags.SSHHost },
-		"public-url":     func() { cfg.PublicURL = flags.PublicURL },
-		"preview-domain": func() { cfg.PreviewDomain = flags.PreviewDomain },
-		"preview-urls":   func() { cfg.PreviewURLs = flags.PreviewURLs },
-		"tls-cert":       func() { cfg.TLSCert = flags.TLSCert },
-		"tls-key":        func() { cfg.TLSKey = flags.TLSKey },
-		"acme-host":      func() { cfg.ACMEHost = flags.ACMEHost },
-		"acme-email":     func() { cfg.ACMEEmail = flags.ACMEEmail },
-		"acme-directory": func() { cfg.ACMEDirectory = flags.ACMEDirectory },
-		"database-url":   func() { cfg.DatabaseURL = flags.DatabaseURL },
-		"nats-url":       func() { cfg.NATSURL = flags.NATSURL },
-		"containerd":     func() { cfg.Containerd = flags.Containerd },
-		"runtime":        func() { cfg.Runtime = flags.Runtime },
-		"pool-size":      func() { cfg.PoolSize = flags.PoolSize },
-		"disk-gib":       func() { cfg.DiskGiB = flags.DiskGiB },
-		"resolvers":      func() { cfg.Resolvers = flags.Resolvers },
-		"rate-limits":    func() { cfg.RateLimits = flags.RateLimits },
-		"log-level":      func() { cfg.LogLevel = flags.LogLevel },
+		"listen":                  func() { cfg.Listen = flags.Listen },
+		"ssh-listen":              func() { cfg.SSHListen = flags.SSHListen },
+		"ssh-host":                func() { cfg.SSHHost = flags.SSHHost },
+		"public-url":              func() { cfg.PublicURL = flags.PublicURL },
+		"preview-domain":          func() { cfg.PreviewDomain = flags.PreviewDomain },
+		"preview-urls":            func() { cfg.PreviewURLs = flags.PreviewURLs },
+		"tls-cert":                func() { cfg.TLSCert = flags.TLSCert },
+		"tls-key":                 func() { cfg.TLSKey = flags.TLSKey },
+		"acme-host":               func() { cfg.ACMEHost = flags.ACMEHost },
+		"acme-email":              func() { cfg.ACMEEmail = flags.ACMEEmail },
+		"acme-directory":          func() { cfg.ACMEDirectory = flags.ACMEDirectory },
+		"oidc-issuer":             func() { cfg.OIDCIssuer = flags.OIDCIssuer },
+		"oidc-audience":           func() { cfg.OIDCAudience = flags.OIDCAudience },
+		"oidc-scope-claim":        func() { cfg.OIDCScopeClaim = flags.OIDCScopeClaim },
+		"oidc-organization-claim": func() { cfg.OIDCOrganizationClaim = flags.OIDCOrganizationClaim },
+		"oidc-scopes":             func() { cfg.OIDCScopes = flags.OIDCScopes },
+		"oidc-sign-up":            func() { cfg.OIDCSignUp = flags.OIDCSignUp },
+		"database-url":            func() { cfg.DatabaseURL = flags.DatabaseURL },
+		"nats-url":                func() { cfg.NATSURL = flags.NATSURL },
+		"containerd":              func() { cfg.Containerd = flags.Containerd },
+		"runtime":                 func() { cfg.Runtime = flags.Runtime },
+		"pool-size":               func() { cfg.PoolSize = flags.PoolSize },
+		"disk-gib":                func() { cfg.DiskGiB = flags.DiskGiB },
+		"resolvers":               func() { cfg.Resolvers = flags.Resolvers },
+		"rate-limits":             func() { cfg.RateLimits = flags.RateLimits },
+		"log-level":               func() { cfg.LogLevel = flags.LogLevel },
 	}
 	for name, apply := range set {
 		if cmd.Flags().Changed(name) {

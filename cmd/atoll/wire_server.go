@@ -149,8 +149,9 @@ func (s *server) openCore(ctx context.Context) error {
 	}
 	s.core, err = core.New(core.Config{
 		Store: db, Cluster: announcer{bus, s.hooks}, Dialer: s.host.runner, Ledger: s.host.ledger, Secret: previewKey, Box: box, Target: s.cfg.Region, Log: s.log,
-		OnDemand: []string{image.DesktopRef},
-		Doctor:   func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
+		OnDemand: []string{image.DesktopRef}, Tools: mcp.Names(),
+		Identities: s.identities(), SignUp: s.cfg.OIDCSignUp,
+		Doctor: func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
 	})
 	if err != nil {
 		return err
@@ -215,6 +216,7 @@ func (s *server) openGateway(ctx context.Context) error {
 		mcp.Options{
 			Version: version, Log: s.log, SessionKey: sessionKey[:],
 			Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) },
+			Limit:     auth.Count,
 			Audit: func(ctx context.Context, e engine.AuditEntry) {
 				from := auth.OriginOf(ctx)
 				e.IP, e.UserAgent, e.Source = from.IP, from.UserAgent, cmp.Or(from.Source, "mcp")
@@ -241,7 +243,7 @@ func (s *server) openGateway(ctx context.Context) error {
 		Listen: s.cfg.Listen, Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(),
 		Events: s.core.Events(), Keys: s.core.Keys(), Inspector: s.core.Inspector(), Accounts: s.core.Accounts(), Limits: limits, MCP: agents.Handler(),
 		Previews: s.core.Previews(), PreviewDomain: s.cfg.PreviewDomain, PreviewPaths: s.cfg.PreviewURLs == "path", TLS: tlsConfig, Services: s.services(),
-		Metrics: s.metrics(), Census: s.core.CountSandboxes, Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Version: version, Region: s.cfg.Region,
+		Metrics: s.metrics(), Census: s.core.CountSandboxes, Log: s.log, Shutdown: s.end, PublicURL: s.cfg.PublicURL, Issuer: s.cfg.OIDCIssuer, Version: version, Region: s.cfg.Region,
 	})
 	if err != nil {
 		return errors.Join(err, agents.Close())

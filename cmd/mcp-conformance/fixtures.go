@@ -11,6 +11,7 @@ import (
 	"github.com/mark3labs/mcp-go/server"
 
 	"github.com/atoll-sh/atoll/mcp/reqstream"
+	"github.com/atoll-sh/atoll/mcp/tasks"
 )
 
 const version = "1.0.0"
@@ -39,11 +40,12 @@ func newFixtures(log *slog.Logger) *server.MCPServer {
 		server.WithPromptCompletionProvider(completions{}),
 		server.WithLogging(),
 		server.WithElicitation(),
+		server.WithExtensions(map[string]any{tasks.Extension: map[string]any{}}),
 		server.WithCacheHints(60_000, mcp.CacheScopePrivate),
 		server.WithLogger(log),
 	)
 	s.EnableSampling()
-	for _, f := range concat(contents(), notifications(), schemas(), changes(s), inputs()) {
+	for _, f := range concat(contents(), notifications(), schemas(), changes(s), inputs(), longWork()) {
 		if f.schema == "" {
 			f.schema = `{"type":"object"}`
 		}

@@ -60,7 +60,7 @@ func run(ctx context.Context, o options) error {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	agents := mcp.Wrap(newFixtures(log), mcp.Options{Version: version, Log: log, Principal: principal(o.key)})
+	agents := mcp.Wrap(newFixtures(log), mcp.Options{Version: version, Log: log, Principal: principal(o.key), TaskGrace: taskGrace, NeedsTask: needsTask})
 	defer agents.Close()
 
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)

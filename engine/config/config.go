@@ -48,6 +48,21 @@ type Config struct {
 	SSHHost string `koanf:"ssh_host"`
 	// APIKey sets the administrator's key; empty makes one on first start.
 	APIKey string `koanf:"api_key"`
+	// OIDCIssuer is the URL of an identity provider whose access tokens are
+	// taken beside API keys; empty takes keys only.
+	OIDCIssuer string `koanf:"oidc_issuer"`
+	// OIDCAudience is how tokens name this server, separated by commas; empty
+	// is PublicURL, with and without /mcp.
+	OIDCAudience string `koanf:"oidc_audience"`
+	// OIDCScopeClaim and OIDCOrganizationClaim are the claims that say what a
+	// token may do and which organization it is bound to.
+	OIDCScopeClaim        string `koanf:"oidc_scope_claim"`
+	OIDCOrganizationClaim string `koanf:"oidc_organization_claim"`
+	// OIDCScopes are scopes that every token has, for providers that cannot
+	// grant ours.
+	OIDCScopes string `koanf:"oidc_scopes"`
+	// OIDCSignUp makes a user of everybody whom the provider vouches for.
+	OIDCSignUp bool `koanf:"oidc_sign_up"`
 	// DatabaseURL is postgres://…; empty keeps SQLite below Home.
 	DatabaseURL string `koanf:"database_url"`
 	// NATSURL joins a cluster; empty runs NATS in this process, without a port.
@@ -87,13 +102,15 @@ const DefaultSSH = "127.0.0.1:2222"
 // Default returns the configuration of a server that was told nothing.
 func Default() Config {
 	return Config{
-		Home:        "/var/lib/atoll",
-		Listen:      "127.0.0.1:7777",
-		PreviewURLs: "host",
-		Region:      "local",
-		Runtime:     "runc",
-		PoolSize:    -1,
-		LogLevel:    "info",
+		Home:                  "/var/lib/atoll",
+		OIDCScopeClaim:        "scope",
+		OIDCOrganizationClaim: "organization",
+		Listen:                "127.0.0.1:7777",
+		PreviewURLs:           "host",
+		Region:                "local",
+		Runtime:               "runc",
+		PoolSize:              -1,
+		LogLevel:              "info",
 	}
 }
 
@@ -156,6 +173,7 @@ func (c Config) Validate() error {
 		}
 	}
 	c.validateFront(bad)
+	c.validateOIDC(bad)
 	if _, _, err := net.SplitHostPort(c.SSHListen); err != nil && c.SSHListen != "" && c.SSHListen != "off" {
 		bad("ssh_listen", "%q is neither host:port nor off", c.SSHListen)
 	}

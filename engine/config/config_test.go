@@ -56,6 +56,32 @@ func TestValidateFront(t *testing.T) {
 	}
 }
 
+func TestOIDC(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Config)
+		field  string // empty: valid
+	}{
+		"audience":            {func(c *Config) { c.OIDCIssuer, c.OIDCAudience = "https://id.example/realms/a", "atoll" }, ""},
+		"by the public URL":   {func(c *Config) { c.OIDCIssuer, c.PublicURL = "https://id.example", "https://atoll.example" }, ""},
+		"on this machine":     {func(c *Config) { c.OIDCIssuer, c.OIDCAudience = "http://127.0.0.1:9000", "atoll" }, ""},
+		"in the clear":        {func(c *Config) { c.OIDCIssuer, c.OIDCAudience = "http://id.example", "atoll" }, "oidc_issuer"},
+		"no URL":              {func(c *Config) { c.OIDCIssuer, c.OIDCAudience = "id.example", "atoll" }, "oidc_issuer"},
+		"without an audience": {func(c *Config) { c.OIDCIssuer = "https://id.example" }, "oidc_audience"},
+		"without an issuer":   {func(c *Config) { c.OIDCSignUp = true }, "oidc_issuer"},
+	} {
+		cfg := Default()
+		c.change(&cfg)
+		err := cfg.Validate()
+		if c.field == "" && err != nil || c.field != "" && (err == nil || !strings.Contains(err.Error(), c.field+":")) {
+			t.Errorf("%s: got %v, want a fault of %q", name, err, c.field)
+		}
+	}
+	got := Config{PublicURL: "https://atoll.example/"}.OIDCAudiences()
+	if len(got) != 2 || got[0] != "https://atoll.example/mcp" || got[1] != "https://atoll.example" {
+		t.Errorf("audiences: got %v", got)
+	}
+}
+
 func TestValidateNamesEveryField(t *testing.T) {
 	c := Config{Home: "x", Listen: "y", PublicURL: "z", SSHListen: "2222", SSHHost: "a b", APIKey: "k", DatabaseURL: "mysql://", PoolSize: -2, DiskGiB: -1, Resolvers: "nope", LogLevel: "loud"}
 	err := c.Validate()

@@ -100,6 +100,9 @@ func (s sandboxes) Update(ctx context.Context, ref engine.SandboxRef, u engine.U
 		return sb, public(err)
 	}
 	sb, err := s.find(ctx, ref)
+	if err == nil {
+		err = staysWithin(engine.ScopeOf(ctx), u.Labels)
+	}
 	if err != nil {
 		return engine.Sandbox{}, public(err)
 	}
@@ -174,6 +177,9 @@ func (s sandboxes) updateNetwork(ctx context.Context, ref engine.SandboxRef, u e
 		return engine.Sandbox{}, err
 	}
 	defer end()
+	if err := staysWithin(engine.ScopeOf(ctx), u.Labels); err != nil {
+		return engine.Sandbox{}, err
+	}
 	if !sb.State.Settled() {
 		return engine.Sandbox{}, inProgress(sb.Name, string(sb.State))
 	}

@@ -77,6 +77,7 @@ type KeyStore interface {
 // AccountStore keeps users, organizations and their quotas.
 type AccountStore interface {
 	EnsureUser(ctx context.Context, u engine.User) error
+	UserByEmail(ctx context.Context, email string) (engine.User, error)
 	User(ctx context.Context, id string) (engine.User, error)
 	Users(ctx context.Context) ([]engine.User, error)
 	InsertUser(ctx context.Context, u engine.User, o engine.Organization, quota *engine.RegionQuota, k store.Key, secret string) error
@@ -140,6 +141,9 @@ type Config struct {
 	Box             *secret.Box                                      // seals secrets; nil: none are kept
 	DefaultSnapshot string                                           // name; empty: atoll-small
 	OnDemand        []string                                         // images of the server's own snapshots that are built when first needed
+	Tools           []string                                         // MCP tools and toolsets that keys may be limited to; empty: any name
+	Identities      engine.Identities                                // checks access tokens; nil: only keys are taken
+	SignUp          bool                                             // make users of those whom Identities knows and the server does not
 	Target          string                                           // region of sandboxes whose caller names none; empty: local
 	Lifecycle       *engine.Lifecycle                                // timers of sandboxes whose caller sets none
 	Doctor          func(ctx context.Context) (engine.Report, error) // what this host can do
@@ -263,7 +267,10 @@ func (e events) Watch(ctx context.Context, organizationID string) (<-chan engine
 		return nil, engine.Errorf(engine.KindInvalid, "organization is empty")
 	}
 	ch, err := e.Cluster.Watch(ctx, organizationID)
-	return ch, public(err)
+	if err != nil {
+		return nil, public(err)
+	}
+	return seen(ctx, engine.ScopeOf(ctx), ch), nil
 }
 
 type inspector struct{ *Core }

@@ -39,7 +39,9 @@ type sandboxes struct{ *Core }
 // nothing is left: no row, no instance, no name taken.
 func (s sandboxes) Create(ctx context.Context, req engine.CreateSandbox) (engine.Sandbox, error) {
 	watch := newStopwatch(s.Now)
-	if err := firstError(ctx.Err(), checkCreate(req)); err != nil {
+	labels, err := labelled(engine.ScopeOf(ctx), req.Labels)
+	req.Labels = labels
+	if err := firstError(ctx.Err(), err, checkCreate(req)); err != nil {
 		return engine.Sandbox{}, public(err)
 	}
 	if req.IdempotencyKey == "" {
@@ -80,6 +82,9 @@ func (s sandboxes) repeated(ctx context.Context, known store.Idempotency, print 
 			WithHint("use a new key for a new sandbox")
 	}
 	sb, err := s.Store.SandboxByID(ctx, known.Object)
+	if err == nil {
+		err = s.visible(ctx, &sb, engine.SandboxRef{IDOrName: known.Object})
+	}
 	if err != nil {
 		return engine.Sandbox{}, err
 	}

@@ -58,18 +58,23 @@ func (k Keys) Authenticate(ctx context.Context, secret string) (engine.Principal
 		return engine.Principal{}, unauthenticated("the API key is missing")
 	}
 	now := k.Now()
-	p, gen, ok := k.principals.look(secret, now)
+	// The same token may speak for its user in one organization or another.
+	name := secret
+	if org := engine.OrganizationOf(ctx); org != "" && k.tokenLike(secret) {
+		name += " " + org
+	}
+	p, gen, ok := k.principals.look(name, now)
 	if !ok {
 		var err error
 		if p, err = k.principal(ctx, secret, now); err != nil {
 			return engine.Principal{}, err
 		}
-		k.principals.keep(secret, gen, p, now)
+		k.principals.keep(name, gen, p, now)
 	}
 	if !p.ExpiresAt.IsZero() && !now.Before(p.ExpiresAt) {
 		return engine.Principal{}, unauthenticated("the API key has expired")
 	}
-	p.Permissions = slices.Clone(p.Permissions)
+	p.Permissions, p.Scope = slices.Clone(p.Permissions), p.Scope.Clone()
 	return p, nil
 }
 
@@ -77,6 +82,9 @@ func (k Keys) Authenticate(ctx context.Context, secret string) (engine.Principal
 // organization is as good as revoked.
 func (k Keys) principal(ctx context.Context, secret string, now time.Time) (engine.Principal, error) {
 	key, err := k.Store.KeyBySecret(ctx, secret)
+	if engine.KindOf(err) == engine.KindNotFound && k.tokenLike(secret) {
+		return k.byToken(ctx, secret)
+	}
 	if engine.KindOf(err) == engine.KindNotFound {
 		return engine.Principal{}, unauthenticated("the API key is not known")
 	}
@@ -98,7 +106,7 @@ func (k Keys) principal(ctx context.Context, secret string, now time.Time) (engi
 	p := engine.Principal{
 		OrganizationID: key.OrganizationID, KeyID: key.ID, KeyName: key.Name, KeyPrefix: key.Prefix, KeySuffix: key.Suffix,
 		ExpiresAt: key.ExpiresAt, UserID: key.UserID, UserEmail: m.Email, Role: m.Role,
-		Unrestricted: key.Unrestricted, Permissions: m.permissions(), Admin: key.Admin, Rates: org.Quota.Rates(),
+		Unrestricted: key.Unrestricted, Permissions: m.permissions(), Scope: key.Scope, Admin: key.Admin, Rates: org.Quota.Rates(),
 	}
 	if !key.Unrestricted {
 		p.Permissions = slices.DeleteFunc(p.Permissions, func(s string) bool { return !slices.Contains(key.Permissions, s) })
@@ -165,7 +173,7 @@ func newKey(organizationID, userID, name, secret string, now time.Time) store.Ke
 // Create makes a key that can do no more than the caller.
 func (k Keys) Create(ctx context.Context, p engine.Principal, req engine.CreateKey) (engine.APIKey, string, error) {
 	now := k.Now().UTC()
-	if err := checkKey(req, now); err != nil {
+	if err := firstError(checkKey(req, now), k.checkScope(req.Scope, req.Permissions)); err != nil {
 		return engine.APIKey{}, "", err
 	}
 	org, user := cmp.Or(req.OrganizationID, p.OrganizationID), cmp.Or(req.UserID, p.UserID)
@@ -176,6 +184,7 @@ func (k Keys) Create(ctx context.Context, p engine.Principal, req engine.CreateK
 	secret := NewSecret()
 	key := newKey(org, user, req.Name, secret, now)
 	key.ExpiresAt, key.Permissions, key.Unrestricted = req.ExpiresAt, req.Permissions, req.Permissions == nil
+	key.Scope = req.Scope.Clone()
 	key.Admin = key.Unrestricted && p.Admin && user == p.UserID
 	if err := mayGrant(p, m, key.APIKey); err != nil {
 		return engine.APIKey{}, "", err

@@ -65,7 +65,9 @@ func (l ledger) whose(ctx context.Context, ref engine.SandboxRef) (string, error
 	if err == nil {
 		return sb.ID, nil
 	}
-	if engine.KindOf(err) == engine.KindNotFound && ref.OrganizationID != "" && l.Ledger.Owner(ref.IDOrName) == ref.OrganizationID {
+	// Nobody knows the labels of one that is gone.
+	whole := len(engine.ScopeOf(ctx).Labels) == 0
+	if whole && engine.KindOf(err) == engine.KindNotFound && ref.OrganizationID != "" && l.Ledger.Owner(ref.IDOrName) == ref.OrganizationID {
 		return ref.IDOrName, nil
 	}
 	return "", public(err)

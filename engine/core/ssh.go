@@ -92,6 +92,11 @@ func (s ssh) Grant(ctx context.Context, p engine.Principal, ref engine.SandboxRe
 	if validFor < time.Second || validFor > maxSSHAccess {
 		return engine.SSHAccess{}, "", invalid("expiresInMinutes: %g is not possible", validFor.Minutes()).WithHint("use 1 to %d", int(maxSSHAccess.Minutes()))
 	}
+	if strings.HasPrefix(p.KeyID, tokenKey) {
+		// It would have to end with the token, which nobody tells the end of.
+		return engine.SSHAccess{}, "", engine.Errorf(engine.KindDenied, "SSH access lasts as long as an API key, and this request came with an access token").
+			WithHint("make it with an API key")
+	}
 	sb, err := s.find(ctx, ref)
 	if err != nil {
 		return engine.SSHAccess{}, "", public(err)

@@ -135,7 +135,7 @@ func (c *Core) WarmPools() engine.WarmPools { return warmPools{c} }
 // Create begins to keep sandboxes of a snapshot started.
 func (w warmPools) Create(ctx context.Context, req engine.CreateWarmPool) (engine.WarmPool, error) {
 	target := cmp.Or(req.Target, w.Target)
-	if err := firstError(ctx.Err(), checkOrganization(req.OrganizationID), checkName("target", target)); err != nil {
+	if err := firstError(ctx.Err(), undivided(ctx), checkOrganization(req.OrganizationID), checkName("target", target)); err != nil {
 		return engine.WarmPool{}, public(err)
 	}
 	if req.Size < 1 {
@@ -260,7 +260,10 @@ func (w warmPools) Resize(ctx context.Context, organizationID, id string, size i
 	if size < 0 {
 		return engine.WarmPool{}, invalid("pool is %d", size).WithHint("use 0 or more")
 	}
-	err := w.ownPool(ctx, organizationID, id)
+	err := undivided(ctx)
+	if err == nil {
+		err = w.ownPool(ctx, organizationID, id)
+	}
 	if err == nil {
 		err = w.roomForPool(ctx, id, size)
 	}
@@ -283,6 +286,9 @@ func (w warmPools) ownPool(ctx context.Context, organizationID, id string) error
 
 // Delete removes a pool and its members.
 func (w warmPools) Delete(ctx context.Context, organizationID, id string) error {
+	if err := undivided(ctx); err != nil {
+		return err
+	}
 	if err := w.Store.DeleteWarmPool(ctx, organizationID, id); err != nil {
 		return public(err)
 	}

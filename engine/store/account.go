@@ -60,6 +60,15 @@ func (s *Store) User(ctx context.Context, id string) (engine.User, error) {
 	return row.user(), nil
 }
 
+// UserByEmail finds a user by address, in any case.
+func (s *Store) UserByEmail(ctx context.Context, email string) (engine.User, error) {
+	row := new(userRow)
+	if err := s.r.NewSelect().Model(row).Where("email <> '' AND lower(email) = lower(?)", email).Scan(ctx); err != nil {
+		return engine.User{}, missing(translate(err, "read a user"), "user", email)
+	}
+	return row.user(), nil
+}
+
 // Users returns all users, oldest first.
 func (s *Store) Users(ctx context.Context) ([]engine.User, error) {
 	var rows []userRow

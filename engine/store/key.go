@@ -29,6 +29,7 @@ type keyRow struct {
 	Suffix         string
 	Unrestricted   bool
 	Permissions    string
+	Scope          string // JSON; empty: none
 	Admin          bool
 	CreatedAt      int64
 	ExpiresAt      int64
@@ -41,6 +42,7 @@ func (r *keyRow) key() Key {
 		Unrestricted: r.Unrestricted, CreatedAt: fromNanos(r.CreatedAt), ExpiresAt: fromNanos(r.ExpiresAt), LastUsedAt: fromNanos(r.LastUsedAt),
 	}}
 	fromJSON(r.Permissions, &k.Permissions)
+	fromJSON(r.Scope, &k.Scope)
 	return k
 }
 
@@ -52,11 +54,15 @@ func hashSecret(secret string) string {
 }
 
 func keyToRow(k Key, secret string) *keyRow {
-	return &keyRow{
+	row := &keyRow{
 		ID: k.ID, OrganizationID: k.OrganizationID, UserID: k.UserID, Name: k.Name, Hash: hashSecret(secret),
 		Prefix: k.Prefix, Suffix: k.Suffix, Unrestricted: k.Unrestricted, Permissions: toJSON(k.Permissions), Admin: k.Admin, CreatedAt: toNanos(k.CreatedAt),
 		ExpiresAt: toNanos(k.ExpiresAt), LastUsedAt: toNanos(k.LastUsedAt),
 	}
+	if k.Scope.Limits() {
+		row.Scope = toJSON(k.Scope)
+	}
+	return row
 }
 
 // InsertKey stores a key with the hash of its secret. A taken name is a conflict.

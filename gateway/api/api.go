@@ -43,6 +43,7 @@ type Config struct {
 	Version         string
 	DefaultSnapshot string
 	Region          string // name of the one region
+	Issuer          string // of access tokens; empty: keys only
 	Log             *slog.Logger
 	// Created is told of every sandbox made, for metrics. May be nil.
 	Created func(s engine.Sandbox, took time.Duration)

@@ -51,7 +51,7 @@ func (a *API) config(ctx context.Context, _ *struct{}) (configuration, error) {
 		SSHConfiguration: a.sshConfiguration(base),
 		Version:          contractVersion, Announcements: map[string]struct{}{},
 		ProxyTemplateURL: a.PreviewURLs.Template(base), ProxyToolboxURL: base + "/toolbox", DashboardURL: base,
-		DefaultSnapshot: a.DefaultSnapshot, MaxAutoArchiveInterval: wire.MaxAutoArchive.Minutes(),
+		OIDC: oidc{Issuer: a.Issuer}, DefaultSnapshot: a.DefaultSnapshot, MaxAutoArchiveInterval: wire.MaxAutoArchive.Minutes(),
 		Environment: "atoll",
 	}, nil
 }

@@ -21,6 +21,7 @@ type Guard struct {
 	limits    []engine.RateLimit
 	callers   *limiter // by key
 	strangers *limiter // by address, apart from callers whom their number shall not harm
+	issuer    *Issuer  // nil: keys only
 }
 
 // Limits of failed authentication from one address, unless others are given.
@@ -78,15 +79,16 @@ func OriginOf(ctx context.Context) Origin {
 func (g *Guard) Require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		secret, err := bearer(r)
+		asked := wanting(r.Context(), r)
 		var p engine.Principal
 		if err == nil {
-			p, err = g.keys.Authenticate(r.Context(), secret)
+			p, err = g.keys.Authenticate(asked, secret)
 		}
 		if err != nil {
 			g.refuse(w, r, err)
 			return
 		}
-		ctx := With(r.Context(), p)
+		ctx := context.WithValue(With(asked, p), guardKey{}, g)
 		ctx = context.WithValue(ctx, secretKey{}, secret)
 		ctx = context.WithValue(ctx, originKey{}, Origin{IP: RemoteIP(r), UserAgent: r.UserAgent(), Source: r.Header.Get("X-Daytona-Source")})
 		if r = r.WithContext(ctx); g.Allow(w, r, LimitAuthenticated) {
@@ -145,7 +147,7 @@ func (g *Guard) CountFailure(h http.Header, r *http.Request) error {
 // LastingRequest is Lasting for a request whose key Authenticate took.
 func (g *Guard) LastingRequest(ctx context.Context, r *http.Request, p engine.Principal) (context.Context, context.CancelFunc) {
 	secret, _ := bearer(r)
-	return g.Lasting(ctx, p, secret)
+	return g.Lasting(wanting(ctx, r), p, secret)
 }
 
 // Authenticate returns whom the request's key belongs to.
@@ -154,7 +156,13 @@ func (g *Guard) Authenticate(r *http.Request) (engine.Principal, error) {
 	if err != nil {
 		return engine.Principal{}, err
 	}
-	return g.keys.Authenticate(r.Context(), secret)
+	return g.keys.Authenticate(wanting(r.Context(), r), secret)
+}
+
+// wanting notes the organization that a request names, as the contract's
+// clients do beside an access token.
+func wanting(ctx context.Context, r *http.Request) context.Context {
+	return engine.WithOrganization(ctx, r.Header.Get("X-Daytona-Organization-ID"))
 }
 
 // AuthenticateToken returns whom a key belongs to that came in another way than
@@ -177,8 +185,8 @@ func (g *Guard) AuthenticateToken(ctx context.Context, remote, secret string) (e
 	return engine.Principal{}, err
 }
 
-// maxSecret bounds what is taken for a key.
-const maxSecret = 4096
+// maxSecret bounds what is taken for a key or an access token.
+const maxSecret = 16 << 10
 
 func bearer(r *http.Request) (string, error) {
 	header := r.Header.Get("Authorization")
@@ -196,6 +204,9 @@ func bearer(r *http.Request) (string, error) {
 
 func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if engine.KindOf(err) != engine.KindUnauthenticated {
+		if engine.KindOf(err) == engine.KindDenied {
+			w.Header().Set("WWW-Authenticate", g.challenge(r, err))
+		}
 		wire.WriteError(w, r, err)
 		return
 	}
@@ -205,7 +216,7 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		refuseRate(w, r, reset, errTooMany)
 		return
 	}
-	w.Header().Set("WWW-Authenticate", `Bearer realm="atoll"`)
+	w.Header().Set("WWW-Authenticate", g.challenge(r, err))
 	wire.WriteError(w, r, err)
 }
 

@@ -60,9 +60,33 @@ func (g *Guard) Allow(w http.ResponseWriter, r *http.Request, name string) bool 
 	if left >= 0 {
 		return true
 	}
-	refuseRate(w, r, reset, engine.Errorf(engine.KindExhausted, "more than %d requests in %v (%s)", l.Limit, l.Window, name).
-		WithHint("wait as long as Retry-After says"))
+	refuseRate(w, r, reset, tooFast(l).WithHint("wait as long as Retry-After says"))
 	return false
+}
+
+func tooFast(l engine.RateLimit) *engine.Error {
+	return engine.Errorf(engine.KindExhausted, "more than %d requests in %v (%s)", l.Limit, l.Window, l.Name)
+}
+
+type guardKey struct{}
+
+// Count counts what one request that passed Require asks for beside the request
+// itself, as an agent's tool does, and fails when nothing is left of the limit.
+func Count(ctx context.Context, name string) error {
+	g, _ := ctx.Value(guardKey{}).(*Guard)
+	p, known := From(ctx)
+	if g == nil || !known {
+		return nil
+	}
+	l, on := g.limit(p, name)
+	if !on {
+		return nil
+	}
+	left, reset := g.callers.hit(name+"\x00"+p.KeyID, l.Limit, l.Window)
+	if left >= 0 {
+		return nil
+	}
+	return tooFast(l).WithHint("try again in %s s", seconds(reset))
 }
 
 // limit returns the organization's own limit, else the server's.

@@ -20,7 +20,7 @@ func (k keys) Create(ctx context.Context, _ engine.Principal, req engine.CreateK
 	}
 	listed := wire.APIKey{
 		Name: d.Name, CreatedAt: d.CreatedAt, Permissions: d.Permissions, ExpiresAt: d.ExpiresAt, UserID: d.UserID,
-		Unrestricted: d.Unrestricted, OrganizationID: d.OrganizationID,
+		Unrestricted: d.Unrestricted, OrganizationID: d.OrganizationID, Scope: d.Scope,
 	}
 	return listed.Key(), d.Value, nil
 }
@@ -43,6 +43,13 @@ func (k keys) Key(ctx context.Context, _ engine.Principal, name string) (engine.
 	}
 	var d wire.APIKey
 	err := k.c.do(ctx, call{method: http.MethodGet, path: "/api/api-keys/" + escape(name), out: &d})
+	return d.Key(), err
+}
+
+// CurrentKey returns the key that the client itself uses.
+func (c *Client) CurrentKey(ctx context.Context) (engine.APIKey, error) {
+	var d wire.APIKey
+	err := c.do(ctx, call{method: http.MethodGet, path: "/api/api-keys/current", out: &d})
 	return d.Key(), err
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/gateway/auth"
 )
 
 // conn is one client. serve's goroutine writes all frames; a second one, which
@@ -110,7 +111,7 @@ func (c *conn) talk(ctx context.Context, packets <-chan string) error {
 		revoked, stop = c.config.Lasting(ctx, c.principal, c.token)
 		defer stop()
 	}
-	changes, err := c.config.Events.Watch(ctx, c.principal.OrganizationID)
+	changes, err := c.config.Events.Watch(auth.With(ctx, c.principal), c.principal.OrganizationID)
 	if err != nil {
 		return c.refuse(ctx, err)
 	}

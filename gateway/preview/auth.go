@@ -126,7 +126,7 @@ func (p *Previews) byKey(r *http.Request, v *visit) (foreign bool, err error) {
 		return false, err
 	}
 	v.ours = true
-	if who.OrganizationID != v.access.Sandbox.OrganizationID {
+	if who.OrganizationID != v.access.Sandbox.OrganizationID || !who.Scope.Sees(v.access.Sandbox.Labels) {
 		return true, nil
 	}
 	if err := auth.Permit(who, auth.ToolboxPermission(r)); err != nil {

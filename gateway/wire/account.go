@@ -20,6 +20,28 @@ type APIKey struct {
 
 	Unrestricted   bool   `json:"unrestricted" doc:"extension: the key may do whatever its user may"`
 	OrganizationID string `json:"organizationId" doc:"extension"`
+	Scope          *Scope `json:"scope,omitempty" doc:"extension: what the key is limited to"`
+}
+
+// Scope is what a key is limited to.
+type Scope struct {
+	Tools    []string          `json:"tools,omitempty" doc:"names of MCP tools and toolsets; none: all"`
+	Labels   map[string]string `json:"labels,omitempty" doc:"the sandboxes that have all of these; none: all"`
+	ReadOnly bool              `json:"readOnly,omitempty" doc:"the key changes nothing"`
+}
+
+func fromScope(s engine.Scope) *Scope {
+	if !s.Limits() {
+		return nil
+	}
+	return &Scope{Tools: s.Tools, Labels: s.Labels, ReadOnly: s.ReadOnly}
+}
+
+func (s *Scope) scope() engine.Scope {
+	if s == nil {
+		return engine.Scope{}
+	}
+	return engine.Scope{Tools: s.Tools, Labels: s.Labels, ReadOnly: s.ReadOnly}
 }
 
 // FromKey makes the body for k.
@@ -27,7 +49,7 @@ func FromKey(k engine.APIKey) APIKey {
 	return APIKey{
 		Name: k.Name, Value: k.Prefix + "********" + k.Suffix, CreatedAt: Moment(k.CreatedAt), Permissions: permissions(k),
 		LastUsedAt: optional(k.LastUsedAt), ExpiresAt: optional(k.ExpiresAt), UserID: k.UserID,
-		Unrestricted: k.Unrestricted, OrganizationID: k.OrganizationID,
+		Unrestricted: k.Unrestricted, OrganizationID: k.OrganizationID, Scope: fromScope(k.Scope),
 	}
 }
 
@@ -49,7 +71,7 @@ func filledList(list []string) []string {
 func (k APIKey) Key() engine.APIKey {
 	prefix, suffix, _ := strings.Cut(k.Value, "********")
 	out := engine.APIKey{
-		OrganizationID: k.OrganizationID, UserID: k.UserID, Name: k.Name, Prefix: prefix, Suffix: suffix, Unrestricted: k.Unrestricted,
+		OrganizationID: k.OrganizationID, UserID: k.UserID, Name: k.Name, Prefix: prefix, Suffix: suffix, Unrestricted: k.Unrestricted, Scope: k.Scope.scope(),
 		CreatedAt: ParseTime(k.CreatedAt), LastUsedAt: ParseTime(value(k.LastUsedAt)), ExpiresAt: ParseTime(value(k.ExpiresAt)),
 	}
 	if !k.Unrestricted {
@@ -69,13 +91,14 @@ type NewAPIKey struct {
 	Unrestricted   bool   `json:"unrestricted" doc:"extension"`
 	UserID         string `json:"userId" doc:"extension"`
 	OrganizationID string `json:"organizationId" doc:"extension"`
+	Scope          *Scope `json:"scope,omitempty" doc:"extension: what the key is limited to"`
 }
 
 // FromNewKey makes the body for a key that was just made.
 func FromNewKey(k engine.APIKey, secret string) NewAPIKey {
 	return NewAPIKey{
 		Name: k.Name, Value: secret, CreatedAt: Moment(k.CreatedAt), Permissions: permissions(k), ExpiresAt: optional(k.ExpiresAt),
-		Unrestricted: k.Unrestricted, UserID: k.UserID, OrganizationID: k.OrganizationID,
+		Unrestricted: k.Unrestricted, UserID: k.UserID, OrganizationID: k.OrganizationID, Scope: fromScope(k.Scope),
 	}
 }
 
@@ -88,13 +111,14 @@ type CreateAPIKey struct {
 	Unrestricted   bool   `json:"unrestricted,omitempty" doc:"extension: the key may do whatever its user may; goes without permissions"`
 	OrganizationID string `json:"organizationId,omitempty" doc:"extension: another organization of the user"`
 	UserID         string `json:"userId,omitempty" doc:"extension: for administrators, another user"`
+	Scope          *Scope `json:"scope,omitempty" doc:"extension: what to limit the key to; goes without unrestricted"`
 }
 
 // Request returns the engine's request.
 func (c CreateAPIKey) Request() (engine.CreateKey, error) {
 	req := engine.CreateKey{
 		Name: c.Name, Permissions: filledList(c.Permissions), ExpiresAt: value(c.ExpiresAt),
-		OrganizationID: c.OrganizationID, UserID: c.UserID,
+		OrganizationID: c.OrganizationID, UserID: c.UserID, Scope: c.Scope.scope(),
 	}
 	if c.Unrestricted {
 		if len(c.Permissions) > 0 {
@@ -111,6 +135,7 @@ func (c CreateAPIKey) Request() (engine.CreateKey, error) {
 func FromCreateKey(req engine.CreateKey) CreateAPIKey {
 	c := CreateAPIKey{
 		Name: req.Name, Permissions: req.Permissions, Unrestricted: req.Permissions == nil, OrganizationID: req.OrganizationID, UserID: req.UserID,
+		Scope: fromScope(req.Scope),
 	}
 	if !req.ExpiresAt.IsZero() {
 		c.ExpiresAt = &req.ExpiresAt

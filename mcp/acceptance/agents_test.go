@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -130,7 +129,9 @@ func TestAgents(t *testing.T) {
 	for _, r := range runs {
 		published.NPM(t, r.pkg) // before the server idles
 	}
-	atoll, server := startProduct(t)
+	address := freeAddress(t)
+	atoll := startProduct(t, address)
+	server := "http://" + address
 	awaitImage(t, server)
 	var under sync.WaitGroup
 	for _, r := range runs {
@@ -140,7 +141,7 @@ func TestAgents(t *testing.T) {
 			m := newModel(t, work(box))
 			home := t.TempDir()
 			under.Go(func() {
-				out, err := r.drive(t.Context(), home, transport, []string{"PATH=" + node + ":" + npm + ":" + os.Getenv("PATH")}, atoll, server.String(), m.URL)
+				out, err := r.drive(t.Context(), home, transport, []string{"PATH=" + node + ":" + npm + ":" + os.Getenv("PATH")}, atoll, server, m.URL)
 				seen := m.results()
 				r.check(t, box, seen)
 				if err != nil || t.Failed() {
@@ -211,10 +212,10 @@ func lookPath(env []string, name string) (string, error) {
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
 // awaitImage waits until the server has its default image.
-func awaitImage(t *testing.T, server *url.URL) {
+func awaitImage(t *testing.T, server string) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.String()+"/api/snapshots/atoll-small", http.NoBody)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server+"/api/snapshots/atoll-small", http.NoBody)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,6 @@ package acceptance
 import (
 	"bufio"
 	"errors"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -29,20 +28,29 @@ var revisions = []string{"2025-11-25", "2026-07-28"}
 // scenario that fails, or passes against its baseline, fails the test.
 func runSuite(t *testing.T, server string, args ...string) {
 	t.Helper()
+	all := conformance(t, server, args...)
+	_, summary, ok := strings.Cut(all, "=== SUMMARY ===")
+	if !ok { // one scenario alone
+		_, summary, ok = strings.Cut(all, "Test Results:")
+	}
+	if !ok {
+		t.Fatalf("conformance %v:\n%s", args, all)
+	}
+	t.Logf("%s", summary)
+}
+
+// conformance runs the suite and returns what it says.
+func conformance(t *testing.T, server string, args ...string) string {
+	t.Helper()
 	bin := filepath.Join(published.NPM(t, suite), "node_modules")
 	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, ".bin", "conformance"),
 		append([]string{"server", "--url", server, "--output-dir", t.TempDir()}, args...)...)
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(published.Node(t))+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
-	all := string(out)
-	_, summary, ok := strings.Cut(all, "=== SUMMARY ===")
-	if !ok { // one scenario alone
-		_, summary, ok = strings.Cut(all, "Test Results:")
+	if err != nil {
+		t.Fatalf("conformance %v: %v\n%s", args, err, out)
 	}
-	if err != nil || !ok {
-		t.Fatalf("conformance %v: %v\n%s", args, err, all)
-	}
-	t.Logf("%s", summary)
+	return string(out)
 }
 
 // build compiles a command of this module.
@@ -73,6 +81,33 @@ func start(t *testing.T, cmd *exec.Cmd) {
 
 // The protocol stack, with the tools that the suite calls.
 func TestConformanceRequirements(t *testing.T) {
+	server := serveFixtures(t)
+	for _, revision := range revisions {
+		t.Run(revision, func(t *testing.T) {
+			runSuite(t, server, "--requirements", revision)
+		})
+	}
+}
+
+// The extension for long work.
+func TestConformanceOfTasks(t *testing.T) {
+	server := serveFixtures(t)
+	for _, scenario := range []string{
+		"lifecycle", "capability-negotiation", "wire-fields", "request-state-removal", "mrtr-input", "request-headers",
+		"dispatch-and-envelope", "status-notifications", "required-task-error", "mrtr-composition",
+	} {
+		t.Run(scenario, func(t *testing.T) {
+			out := conformance(t, server, "--scenario", "tasks-"+scenario)
+			if !strings.Contains(out, ", 0 failed, 0 warnings") {
+				t.Errorf("%s", out)
+			}
+		})
+	}
+}
+
+// serveFixtures starts the protocol stack with the suite's fixtures.
+func serveFixtures(t *testing.T) string {
+	t.Helper()
 	cmd := exec.Command(build(t, "mcp-conformance"), "--listen", "127.0.0.1:0")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -84,11 +119,7 @@ func TestConformanceRequirements(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, revision := range revisions {
-		t.Run(revision, func(t *testing.T) {
-			runSuite(t, strings.TrimSpace(server), "--requirements", revision)
-		})
-	}
+	return strings.TrimSpace(server)
 }
 
 // The product as it is served, in every scenario but those in its baseline.
@@ -112,36 +143,13 @@ func TestConformanceOfSkills(t *testing.T) {
 	}
 }
 
-// productKey is the key of the servers that startProduct starts.
+// productKey is the administrator's key of the server that startProduct starts.
 const productKey = "atl_conformance_0123456789abcdef0123456789"
 
-// serveProduct starts the real server and returns a URL that adds the key,
-// which the suite cannot send.
-func serveProduct(t *testing.T) string {
+// startProduct starts the real server with a home of its own and returns the
+// program.
+func startProduct(t *testing.T, address string, args ...string) (atoll string) {
 	t.Helper()
-	_, target := startProduct(t)
-	proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(target)
-		r.Out.Host = r.In.Host
-		r.Out.Header.Set("Authorization", "Bearer "+productKey)
-	}})
-	t.Cleanup(func() {
-		proxy.CloseClientConnections()
-		proxy.Close()
-	})
-	return proxy.URL
-}
-
-// startProduct starts the real server with a home of its own. It returns the
-// program and the server's URL.
-func startProduct(t *testing.T) (atoll string, target *url.URL) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
 	home, err := os.MkdirTemp("", "ah") // short, because sockets lie below it
 	if err != nil {
 		t.Fatal(err)
@@ -159,13 +167,31 @@ func startProduct(t *testing.T) (atoll string, target *url.URL) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(atoll, "serve", "--home", home, "--listen", address, "--pool-size", "0", "--disk-gib", "4")
+	cmd := exec.Command(atoll, append([]string{"serve", "--home", home, "--listen", address, "--ssh-listen", "off", "--pool-size", "0", "--disk-gib", "4"}, args...)...)
 	cmd.Env = append(os.Environ(), "ATOLL_API_KEY="+productKey)
 	cmd.Stdout, cmd.Stderr = log, log
 	start(t, cmd)
-	target = &url.URL{Scheme: "http", Host: address}
-	awaitReady(t, target.String()+"/readyz", log.Name())
-	return atoll, target
+	awaitReady(t, "http://"+address+"/readyz", log.Name())
+	return atoll
+}
+
+// serveProduct starts the real server and returns a URL that adds the key,
+// which the suite cannot send.
+func serveProduct(t *testing.T) string {
+	t.Helper()
+	address := freeAddress(t)
+	startProduct(t, address)
+	target := &url.URL{Scheme: "http", Host: address}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Host = r.In.Host
+		r.Out.Header.Set("Authorization", "Bearer "+productKey)
+	}})
+	t.Cleanup(func() {
+		proxy.CloseClientConnections()
+		proxy.Close()
+	})
+	return proxy.URL
 }
 
 func awaitReady(t *testing.T, ready, log string) {

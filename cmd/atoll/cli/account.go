@@ -36,6 +36,7 @@ func newKeyCommand(a *app) *cobra.Command {
 type keyOptions struct {
 	permissions        []string
 	readOnly, all      bool
+	tools, labels      []string
 	expires            time.Duration
 	organization, user string
 }
@@ -46,18 +47,13 @@ func newKeyCreateCommand(a *app) *cobra.Command {
 		Use:   "create NAME",
 		Short: "Make an API key; it is shown once",
 		Example: "  atoll key create ci --permission write:sandboxes,delete:sandboxes --expires 720h\n" +
-			"  atoll key create dashboard --read-only",
+			"  atoll key create dashboard --read-only\n" +
+			"  atoll key create reviewer --tools core --label team=review",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			given := 0
-			for _, on := range []bool{o.readOnly, o.all, len(o.permissions) > 0} {
-				if on {
-					given++
-				}
-			}
-			if given != 1 {
-				return usagef("one of --permission, --read-only and --all is needed")
+			if err := o.check(); err != nil {
+				return err
 			}
 			if o.expires < 0 {
 				return usagef("--expires must not be negative")
@@ -68,6 +64,8 @@ func newKeyCreateCommand(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.StringSliceVar(&o.permissions, "permission", nil, "what the key may do beside reading; may be repeated")
 	f.BoolVar(&o.readOnly, "read-only", false, "the key may only read")
+	f.StringSliceVar(&o.tools, "tools", nil, "MCP tools and toolsets that the key is limited to")
+	f.StringArrayVarP(&o.labels, "label", "l", nil, "KEY=value; sandboxes without it do not exist for the key; may be repeated")
 	f.BoolVar(&o.all, "all", false, "the key may do whatever its user may")
 	f.DurationVar(&o.expires, "expires", 0, "for how long the key works, as 720h; 0 is for ever")
 	f.StringVar(&o.organization, "organization", "", "id of another organization of the user")
@@ -76,17 +74,52 @@ func newKeyCreateCommand(a *app) *cobra.Command {
 	return cmd
 }
 
+// check refuses flags that exclude each other or leave open what the key may.
+func (o keyOptions) check() error {
+	limited := len(o.tools) > 0 || len(o.labels) > 0
+	switch {
+	case o.all && (o.readOnly || limited || len(o.permissions) > 0):
+		return usagef("--all excludes --permission, --read-only, --tools and --label")
+	case o.readOnly && len(o.permissions) > 0:
+		return usagef("--read-only excludes --permission")
+	case !o.all && !o.readOnly && !limited && len(o.permissions) == 0:
+		return usagef("one of --permission, --read-only, --tools, --label and --all is needed")
+	}
+	return nil
+}
+
+// request is what the flags ask for. A key for some tools or sandboxes may work
+// with sandboxes unless it is told what else.
+func (o keyOptions) request(name string) (engine.CreateKey, error) {
+	req := engine.CreateKey{Name: name, OrganizationID: o.organization, UserID: o.user}
+	labels, err := pairs("label", o.labels)
+	if err != nil {
+		return req, err
+	}
+	req.Scope = engine.Scope{Tools: o.tools, Labels: labels, ReadOnly: o.readOnly}
+	switch {
+	case o.all:
+	case o.readOnly:
+		req.Permissions = []string{}
+	case len(o.permissions) > 0:
+		req.Permissions = o.permissions
+	default:
+		req.Permissions = []string{engine.WriteSandboxes, engine.DeleteSandboxes}
+	}
+	if o.expires > 0 {
+		req.ExpiresAt = time.Now().Add(o.expires).UTC()
+	}
+	return req, nil
+}
+
 func (a *app) createKey(ctx context.Context, name string, o keyOptions) error {
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	req := engine.CreateKey{Name: name, Permissions: append([]string{}, o.permissions...), OrganizationID: o.organization, UserID: o.user}
-	if o.all {
-		req.Permissions = nil
-	}
-	if o.expires > 0 {
-		req.ExpiresAt = time.Now().Add(o.expires).UTC()
+	req, err := o.request(name)
+	if err != nil {
+		return err
 	}
 	k, secret, err := c.Keys().Create(ctx, engine.Principal{}, req)
 	if err != nil {
@@ -131,13 +164,13 @@ func (a *app) printKeys(all []engine.APIKey) error {
 		return a.json(items)
 	}
 	now := time.Now()
-	rows := [][]string{{"NAME", "KEY", "MAY", "USED", "EXPIRES", "AGE"}}
+	rows := [][]string{{"NAME", "KEY", "MAY", "ONLY", "USED", "EXPIRES", "AGE"}}
 	for _, k := range all {
 		may := orElse(strings.Join(k.Permissions, ","), "read")
 		if k.Unrestricted {
 			may = "all"
 		}
-		rows = append(rows, []string{k.Name, k.Prefix + "…" + k.Suffix, may, age(k.LastUsedAt, now), until(k.ExpiresAt, now), age(k.CreatedAt, now)})
+		rows = append(rows, []string{k.Name, k.Prefix + "…" + k.Suffix, may, scopeText(k.Scope), age(k.LastUsedAt, now), until(k.ExpiresAt, now), age(k.CreatedAt, now)})
 	}
 	return table(a.out, rows)
 }
@@ -151,6 +184,21 @@ func until(t, now time.Time) string {
 		return "expired"
 	}
 	return "in " + span(t.Sub(now))
+}
+
+// scopeText says what a key is limited to.
+func scopeText(s engine.Scope) string {
+	var parts []string
+	if s.ReadOnly {
+		parts = append(parts, "reading")
+	}
+	if len(s.Tools) > 0 {
+		parts = append(parts, "tools "+strings.Join(s.Tools, ","))
+	}
+	if len(s.Labels) > 0 {
+		parts = append(parts, labelText(s.Labels))
+	}
+	return orElse(strings.Join(parts, " "), "-")
 }
 
 func newKeyDeleteCommand(a *app) *cobra.Command {
