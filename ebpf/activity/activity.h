@@ -3,7 +3,8 @@
 /* What all programs share: who the current process belongs to, the record that
  * they fill, and the way it leaves. None of it depends on the hooks, so programs
  * of LSM hooks could use it as it is. */
-#include "types.h"
+#include "../kernel/owner.h"
+#include "../kernel/walk.h"
 
 enum kind {
 	KIND_EXEC = 1, KIND_EXIT, KIND_OPEN, KIND_CREATE, KIND_UNLINK, KIND_RENAME, KIND_MKDIR, KIND_RMDIR,
@@ -17,13 +18,13 @@ enum call {
 };
 
 enum flags {
-	FLAG_CUT      = 1 << 0, /* a text is longer than what is here */
+	FLAG_CUT      = WALK_CUT, /* a text is longer than what is here */
 	FLAG_CLAIMED  = 1 << 1, /* texts or addresses are as the process gave them, and could change meanwhile */
-	FLAG_DETACHED = 1 << 2, /* the path does not reach the root of the mount namespace */
+	FLAG_DETACHED = WALK_DETACHED, /* the path does not reach the root of the mount namespace */
 	FLAG_UNREAD   = 1 << 3, /* memory of the process could not be read */
 };
 
-#define MAX_TEXT 1024 /* of one path */
+#define MAX_TEXT WALK_TEXT /* of one path */
 #define MAX_ARGS 2048
 #define TEXTS 4
 
@@ -71,20 +72,6 @@ const volatile __u64 budget = 8 << 20;         /* bytes of one sandbox in a seco
 const volatile __u64 wake = 1 << 20;           /* unread bytes at which the reader is woken */
 const volatile __u64 repeat = 60 * 1000000000ULL; /* ns within which opens of one file are one event */
 
-/* The depths below their root at which directories of sandboxes lie; 0 ends the list. */
-#define DEPTHS 4
-__u32 depths2[DEPTHS];
-__u32 depths1[DEPTHS];
-
-#define MAX_SANDBOXES 8192
-#define VERSION1 (1ULL << 63) /* ids are unique per hierarchy only */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 2 * MAX_SANDBOXES);
-	__type(key, __u64);
-	__type(value, __u32);
-} groups SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_SANDBOXES);
@@ -120,47 +107,6 @@ struct {
 } scratch SEC(".maps");
 
 const struct event *unused_event __attribute__((unused));
-
-static __always_inline struct task_struct *me(void) { return (void *)bpf_get_current_task_btf(); }
-
-static __always_inline __u32 group(struct cgroup *g, __u32 *depths, __u64 mark)
-{
-	__u32 level = BPF_CORE_READ(g, level);
-	for (int i = 0; i < DEPTHS; i++) {
-		__u32 d = depths[i];
-		if (!d)
-			break;
-		if (d > level || d > 64)
-			continue;
-		struct cgroup *a = 0;
-		bpf_probe_read_kernel(&a, sizeof(a), (void *)g + bpf_core_field_offset(struct cgroup, ancestors) + d * sizeof(a));
-		__u64 id = BPF_CORE_READ(a, kn, id);
-		id |= mark;
-		__u32 *sandbox = bpf_map_lookup_elem(&groups, &id);
-		if (sandbox)
-			return *sandbox;
-	}
-	return 0;
-}
-
-/* The sandbox of a process, 0 for none. Control groups below that of the
- * sandbox count, so a process cannot leave by making one. */
-static __always_inline __u32 owner(struct task_struct *t)
-{
-	struct css_set *set = t->cgroups;
-	__u32 sandbox = 0;
-	if (depths2[0])
-		sandbox = group(set->dfl_cgrp, depths2, 0);
-	if (!sandbox && depths1[0]) {
-		struct cgroup_subsys_state *s = 0;
-		bpf_probe_read_kernel(&s, sizeof(s), (void *)set + bpf_core_field_offset(struct css_set, subsys) +
-			bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id) * sizeof(s));
-		struct cgroup *g = BPF_CORE_READ(s, cgroup);
-		if (g)
-			sandbox = group(g, depths1, VERSION1);
-	}
-	return sandbox;
-}
 
 static __always_inline __u32 inner_pid(struct task_struct *t)
 {
@@ -248,60 +194,11 @@ static __always_inline __u32 kernel_text(struct record *r, int i, __u32 off, con
 	return off + n;
 }
 
-struct walk {
-	struct dentry *dentry;
-	struct vfsmount *mnt;
-	char *buf;
-	__u32 pos;
-	__u32 flags;
-};
-
-static __always_inline struct mount *mount_of(struct vfsmount *v)
-{
-	return (void *)v - bpf_core_field_offset(struct mount, mnt);
-}
-
-/* One name of a path, from its end on. Locals first: BPF_CORE_READ(w->mnt, x)
- * would be relocated against our own struct. */
-static long walk_up(__u32 i, struct walk *w)
-{
-	struct dentry *d = w->dentry, *parent = BPF_CORE_READ(d, d_parent);
-	struct vfsmount *v = w->mnt;
-	if (d == BPF_CORE_READ(v, mnt_root)) {
-		struct mount *m = mount_of(v), *up = BPF_CORE_READ(m, mnt_parent);
-		if (up == m) {
-			w->flags = 0;
-			return 1;
-		}
-		w->dentry = BPF_CORE_READ(m, mnt_mountpoint);
-		w->mnt = (void *)up + bpf_core_field_offset(struct mount, mnt);
-		return 0;
-	}
-	__u32 len = BPF_CORE_READ(d, d_name.len), pos = w->pos;
-	if (len > 255)
-		len = 255;
-	if (pos < len + 1 || pos >= MAX_TEXT) {
-		w->flags |= FLAG_CUT;
-		return 1;
-	}
-	pos -= len;
-	bpf_probe_read_kernel(w->buf + (pos & (MAX_TEXT - 1)), len & 255, BPF_CORE_READ(d, d_name.name));
-	if (parent == d) { /* no directory has it, as a file of memfd_create */
-		w->pos = pos;
-		return 1;
-	}
-	pos -= 1;
-	w->buf[pos & (MAX_TEXT - 1)] = '/';
-	w->pos = pos;
-	w->dentry = parent;
-	return 0;
-}
-
 /* The path from the root of the mount namespace, whatever root the process
  * chose. A cut one lacks its beginning. */
 static __always_inline __u32 walk_text(struct record *r, int i, __u32 off, struct dentry *d, struct vfsmount *v)
 {
-	struct walk w = { .dentry = d, .mnt = v, .buf = r->walk, .pos = MAX_TEXT - 1, .flags = FLAG_DETACHED };
+	struct walk w = WALK(d, v, r->walk);
 	bpf_loop(128, walk_up, &w, 0);
 	__u32 pos = w.pos & (MAX_TEXT - 1), n = (MAX_TEXT - 1 - pos) & (MAX_TEXT - 1);
 	r->e.flags |= w.flags;

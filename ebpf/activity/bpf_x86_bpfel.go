@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfDepths struct {
+	_     structs.HostLayout
+	Depth [4]uint32
+}
+
 type bpfEvent struct {
 	_         structs.HostLayout
 	Time      uint64
@@ -81,6 +86,7 @@ type bpfState struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapDepths              = "depths"
 	bpfMapEnded               = "ended"
 	bpfMapEvents              = "events"
 	bpfMapGroups              = "groups"
@@ -135,8 +141,6 @@ const (
 	bpfProgOnExit             = "on_exit"
 	bpfProgOnFork             = "on_fork"
 	bpfVarBudget              = "budget"
-	bpfVarDepths1             = "depths1"
-	bpfVarDepths2             = "depths2"
 	bpfVarRepeat              = "repeat"
 	bpfVarUnusedEvent         = "unused_event"
 	bpfVarWake                = "wake"
@@ -237,6 +241,7 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Depths  *ebpf.MapSpec `ebpf:"depths"`
 	Ended   *ebpf.MapSpec `ebpf:"ended"`
 	Events  *ebpf.MapSpec `ebpf:"events"`
 	Groups  *ebpf.MapSpec `ebpf:"groups"`
@@ -250,8 +255,6 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	Budget      *ebpf.VariableSpec `ebpf:"budget"`
-	Depths1     *ebpf.VariableSpec `ebpf:"depths1"`
-	Depths2     *ebpf.VariableSpec `ebpf:"depths2"`
 	Repeat      *ebpf.VariableSpec `ebpf:"repeat"`
 	UnusedEvent *ebpf.VariableSpec `ebpf:"unused_event"`
 	Wake        *ebpf.VariableSpec `ebpf:"wake"`
@@ -277,6 +280,7 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Depths  *ebpf.Map `ebpf:"depths"`
 	Ended   *ebpf.Map `ebpf:"ended"`
 	Events  *ebpf.Map `ebpf:"events"`
 	Groups  *ebpf.Map `ebpf:"groups"`
@@ -287,6 +291,7 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Depths,
 		m.Ended,
 		m.Events,
 		m.Groups,
@@ -301,8 +306,6 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	Budget      *ebpf.Variable `ebpf:"budget"`
-	Depths1     *ebpf.Variable `ebpf:"depths1"`
-	Depths2     *ebpf.Variable `ebpf:"depths2"`
 	Repeat      *ebpf.Variable `ebpf:"repeat"`
 	UnusedEvent *ebpf.Variable `ebpf:"unused_event"`
 	Wake        *ebpf.Variable `ebpf:"wake"`

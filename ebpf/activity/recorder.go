@@ -37,7 +37,6 @@ type Recorder struct {
 	polled   time.Time      // Read's
 
 	mu      sync.Mutex
-	depths  map[string][]uint32 // by the name of the variable
 	watched map[uint32]*watch
 	pending []Event
 	closed  bool
@@ -67,7 +66,7 @@ func Open(o Options) (*Recorder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load the activity programs: %w", unsupported(err))
 	}
-	r := &Recorder{programs: c, depths: map[string][]uint32{}, watched: map[uint32]*watch{}}
+	r := &Recorder{programs: c, watched: map[uint32]*watch{}}
 	if err := c.Assign(&r.maps); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
