@@ -71,6 +71,7 @@ var acts = map[string]func([]string) error{
 		return unix.Renameat2(unix.AT_FDCWD, a[0], unix.AT_FDCWD, a[1], unix.RENAME_EXCHANGE)
 	},
 	"memory": runMemory,
+	"writes": writes,
 	"bind":   func(a []string) error { return listen(a[0]) },
 	"deep":   deep,
 }
@@ -79,6 +80,15 @@ func open1(path string, flags int) error {
 	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0o644)
 	if err == nil {
 		err = unix.Close(fd)
+	}
+	return err
+}
+
+// writes opens a file so often, and returns the last error.
+func writes(a []string) (err error) {
+	n, err := strconv.Atoi(a[1])
+	for range n {
+		err = open1(a[0], unix.O_WRONLY)
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -256,9 +257,7 @@ func TestRefusalsAddUp(t *testing.T) {
 	e, a := open(t), startAgent(t)
 	dir := tree(t, "a")
 	set(t, e, a, Rules{Write: List{Deny: true}})
-	for range n {
-		a.mayNot("write", dir+"/a")
-	}
+	a.mayNot("writes", dir+"/a", strconv.Itoa(n))
 	s, err := e.Stats(a.sandbox)
 	if err != nil || s.Denied != n || s.Lost == 0 {
 		t.Fatalf("got %+v, %v", s, err)
