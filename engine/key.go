@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"time"
+
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // DefaultOrganization is the organization that a fresh server has.
@@ -23,9 +25,13 @@ type APIKey struct {
 	// then. Others hold exactly Permissions, which may be none.
 	Unrestricted bool
 	Permissions  []string
-	CreatedAt    time.Time
-	ExpiresAt    time.Time // zero: never
-	LastUsedAt   time.Time
+	// Policy is the name of the policy that the key is bound to: it makes and
+	// reaches sandboxes under that one alone, and calls the tools that the
+	// policy allows. Empty: it is not bound.
+	Policy     string
+	CreatedAt  time.Time
+	ExpiresAt  time.Time // zero: never
+	LastUsedAt time.Time
 }
 
 // Principal is who a request speaks for. The zero value may do nothing.
@@ -40,8 +46,11 @@ type Principal struct {
 	// in what no permission names. Permissions holds all it may do either way.
 	Unrestricted bool
 	Permissions  []string
-	Admin        bool        // administrates the server
-	Rates        []RateLimit // of the organization, in place of the server's
+	Admin        bool   // administrates the server
+	Policy       string // that the key is bound to; empty: none
+	// Tools is what that policy says of tools and operations; nil: anything.
+	Tools *policies.Tools
+	Rates []RateLimit // of the organization, in place of the server's
 }
 
 // RateLimit allows so many requests in a window. The names are those of the
@@ -65,6 +74,7 @@ type CreateKey struct {
 	OrganizationID, UserID string
 	Name                   string
 	Permissions            []string
+	Policy                 string    // to bind the key to; may be empty
 	ExpiresAt              time.Time // zero: never
 }
 

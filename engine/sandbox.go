@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // Class is the isolation class of a sandbox, in the words of the wire contract.
@@ -45,6 +47,10 @@ type NetworkPolicy struct {
 	AllowCIDRs       []string `json:"allowCidrs,omitempty"`
 	AllowDomains     []string `json:"allowDomains,omitempty"`
 	OutboundProxyURL string   `json:"outboundProxyUrl,omitempty"`
+	// Policy is the egress of a named policy, which holds beside the lists:
+	// what either denies is denied. The core fills it in on the way to a
+	// runner; nil: there is none.
+	Policy *policies.Policy `json:"policy,omitempty"`
 }
 
 // Sandbox is one computer for an agent.
@@ -70,6 +76,7 @@ type Sandbox struct {
 	Resources   Resources
 	Lifecycle   Lifecycle
 	Network     NetworkPolicy
+	Policy      string // name of the policy it is under; may be empty
 	Error       string // why, when State is error
 	Recoverable bool   // a start may mend the error
 	Parent      string // id of the sandbox this was forked from; may be empty
@@ -107,6 +114,7 @@ type CreateSandbox struct {
 	Class          Class
 	Resources      Resources // zero fields: the snapshot's
 	Network        NetworkPolicy
+	Policy         string     // name; empty: the key's, else LabelPolicy, else the snapshot's, else none
 	Lifecycle      *Lifecycle // nil: the server's defaults
 	// IdempotencyKey makes a repeated call return the first call's sandbox.
 	IdempotencyKey string
@@ -117,6 +125,7 @@ type CreateSandbox struct {
 // SandboxQuery selects sandboxes for List. Empty fields do not filter.
 type SandboxQuery struct {
 	OrganizationID        string
+	Policy                string
 	IDPrefix              string
 	NamePrefix            string            // case-insensitive
 	Labels                map[string]string // all must match
@@ -145,6 +154,7 @@ type UpdateSandbox struct {
 	AutoDelete  *time.Duration
 	TTL         *time.Duration
 	Network     *NetworkPolicy
+	Policy      *string // name; empty takes the sandbox out of its policy
 }
 
 // StopOptions says how to stop. Force kills at once; otherwise processes get

@@ -34,6 +34,7 @@ type Store interface {
 	AuditStore
 	PreviewStore
 	SSHStore
+	PolicyStore
 }
 
 // SandboxStore keeps sandboxes.
@@ -138,6 +139,7 @@ type Config struct {
 	Secret          []byte                                           // that preview secrets are derived from; empty: one for this process
 	Ledger          Ledger                                           // of what sandboxes did; nil: none is kept
 	Box             *secret.Box                                      // seals secrets; nil: none are kept
+	PolicyHosts     map[string][]string                              // hosts by the variable of policies that stands for them; what is missing is asked of the default snapshot's tools
 	DefaultSnapshot string                                           // name; empty: atoll-small
 	OnDemand        []string                                         // images of the server's own snapshots that are built when first needed
 	Target          string                                           // region of sandboxes whose caller names none; empty: local
@@ -186,6 +188,8 @@ type Core struct {
 	warm       *warm
 	images     sync.RWMutex // read: one is made ready; write: one is dropped
 	unneeded   unneeded
+	documents  documents
+	tools      toolHosts
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup // everything that outlives a call

@@ -23,7 +23,11 @@ func (c *Core) findAny(ctx context.Context, ref engine.SandboxRef) (store.Sandbo
 	if ref.IDOrName == "" {
 		return store.Sandbox{}, engine.Errorf(engine.KindInvalid, "sandbox id or name is empty")
 	}
-	return c.Store.Sandbox(ctx, ref)
+	sb, err := c.Store.Sandbox(ctx, ref)
+	if err != nil {
+		return sb, err
+	}
+	return sb, reachable(ctx, &sb)
 }
 
 // Sandbox returns one sandbox with its latest activity.
@@ -37,6 +41,12 @@ func (s sandboxes) Sandbox(ctx context.Context, ref engine.SandboxRef) (engine.S
 
 // List returns one page of an organization's sandboxes.
 func (s sandboxes) List(ctx context.Context, q engine.SandboxQuery) (engine.SandboxPage, error) {
+	if bound := engine.CallerOf(ctx).Principal.Policy; bound != "" {
+		if q.Policy != "" && q.Policy != bound {
+			return engine.SandboxPage{}, nil
+		}
+		q.Policy = bound
+	}
 	page, err := s.Store.ListSandboxes(ctx, q)
 	if err != nil {
 		return engine.SandboxPage{}, public(err)
@@ -116,7 +126,7 @@ func (c *Core) route(ctx context.Context, ref engine.SandboxRef) (store.Sandbox,
 	now := c.Now()
 	sb, gen, ok := c.routes.look(ref, now)
 	if ok {
-		return sb, nil
+		return sb, reachable(ctx, &sb)
 	}
 	sb, err := c.find(ctx, ref)
 	if err == nil {

@@ -156,7 +156,7 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 	if l.Sandbox == "" {
 		saved <- nil
 	} else {
-		if err := r.cfg.Networks.Apply(ctx, slot, l.Network); err != nil {
+		if err := errors.Join(r.cfg.Networks.Apply(ctx, slot, l.Network), r.confine(ctx, in, l.Rules)); err != nil {
 			return err
 		}
 		go func() { saved <- in.save(true) }()
