@@ -22,8 +22,8 @@ import (
 var workloads = map[string]func(args []string){
 	"memfd":       memfd,
 	"spawn":       spawn,
+	"trace":       trace,
 	"files":       files,
-	"repeat":      repeat,
 	"touch":       touch,
 	"connections": connections,
 	"privileges":  privileges,
@@ -245,7 +245,7 @@ func tiny(t *testing.T) string {
 }
 
 func TestFloodOfProgramsAddsUp(t *testing.T) {
-	const n = 20000
+	const n = 100000
 	b := sandbox(t, "")
 	if err := b.joining("spawn", tiny(t), strconv.Itoa(n)).Run(); err != nil {
 		t.Fatal(err)
