@@ -159,11 +159,21 @@ func (e *Enforcer) adopt() error {
 	return err
 }
 
+// Last is the highest number of a sandbox with rules, 0 when there is none.
+func (e *Enforcer) Last() (last uint32) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for sandbox := range e.boxes {
+		last = max(last, sandbox)
+	}
+	return last
+}
+
 // Set gives a sandbox its rules, in place of those it had: every judgement is by
 // the old ones or by the new ones. group is the directory of its control group,
 // of the version 2 tree or of the pids controller of version 1; the processes in
-// it and below it are the sandbox's. The number must not be 0. On error the
-// sandbox keeps the rules it had.
+// it and below it are the sandbox's, and no other's any more. The number must not
+// be 0. On error the sandbox keeps the rules it had.
 func (e *Enforcer) Set(sandbox uint32, group string, r Rules) error {
 	if sandbox == 0 {
 		return errors.New("a sandbox cannot have the number 0")
@@ -188,10 +198,20 @@ func (e *Enforcer) Set(sandbox uint32, group string, r Rules) error {
 		return nil
 	}
 	e.programs.give(old.automata)
-	if old.group != g.ID && old.group != 0 {
-		return gone(e.maps.Groups.Delete(old.group))
+	if old.group != g.ID {
+		return e.dropGroup(old.group, sandbox)
 	}
 	return nil
+}
+
+// dropGroup takes a control group from a sandbox, unless it is another's by now.
+func (e *Enforcer) dropGroup(group uint64, sandbox uint32) error {
+	var owner uint32
+	err := e.maps.Groups.Lookup(group, &owner)
+	if err == nil && owner == sandbox {
+		err = e.maps.Groups.Delete(group)
+	}
+	return gone(err)
 }
 
 // putLocked writes the group last: from then on its processes are judged.
@@ -229,12 +249,8 @@ func (e *Enforcer) removeLocked(sandbox uint32) error {
 	if b == nil {
 		return nil
 	}
-	var errs []error
-	if b.group != 0 {
-		errs = append(errs, gone(e.maps.Groups.Delete(b.group)))
-	}
-	errs = append(errs, gone(e.maps.Boxes.Delete(sandbox)), gone(e.maps.Counts.Delete(sandbox)))
-	if err := errors.Join(errs...); err != nil {
+	err := errors.Join(e.dropGroup(b.group, sandbox), gone(e.maps.Boxes.Delete(sandbox)), gone(e.maps.Counts.Delete(sandbox)))
+	if err != nil {
 		return err
 	}
 	delete(e.boxes, sandbox)

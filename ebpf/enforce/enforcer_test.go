@@ -71,7 +71,7 @@ func set(t *testing.T, e *Enforcer, a *agent, r Rules) {
 func next(t *testing.T, e *Enforcer, a *agent) Event {
 	t.Helper()
 	for {
-		ev, err := e.Read()
+		ev, err := e.Read(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -314,7 +314,7 @@ func TestRulesOutliveTheProcess(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := e.Read(); err != os.ErrClosed {
+	if _, err := e.Read(t.Context()); err != os.ErrClosed {
 		t.Errorf("got %v", err)
 	}
 	a.mayNot("write", dir+"/a")
@@ -327,6 +327,11 @@ func TestRulesOutliveTheProcess(t *testing.T) {
 	a.mayNot("write", dir+"/a")
 	if ev := next(t, e, a); ev.Path != dir+"/a" {
 		t.Errorf("got %+v", ev)
+	}
+	// The next process may count anew: the group is what stays.
+	a.sandbox = lastSandbox.Add(1)
+	if last := e.Last(); last != a.sandbox-1 {
+		t.Errorf("the last is %d, want %d", last, a.sandbox-1)
 	}
 	set(t, e, a, Rules{Write: List{Rules: []Rule{{Path: dir + "/a", Deny: true}}}})
 	b.mayNot("write", dir+"/b")

@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -79,12 +80,16 @@ type Event struct {
 }
 
 // Read waits for the next refusal. It returns os.ErrClosed after Close.
-func (e *Enforcer) Read() (Event, error) {
+func (e *Enforcer) Read(ctx context.Context) (Event, error) {
+	e.ring.SetDeadline(time.Time{})
+	defer context.AfterFunc(ctx, func() { e.ring.SetDeadline(time.Unix(1, 0)) })()
 	rec, err := e.ring.Read()
-	if errors.Is(err, ringbuf.ErrClosed) {
+	switch {
+	case errors.Is(err, ringbuf.ErrClosed):
 		return Event{}, os.ErrClosed
-	}
-	if err != nil {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return Event{}, context.Cause(ctx)
+	case err != nil:
 		return Event{}, fmt.Errorf("read refusals: %w", err)
 	}
 	ev, automaton, rule, err := decode(rec.RawSample)
