@@ -46,6 +46,7 @@ func TestKernels(t *testing.T) {
 		// What was resolved an hour ago was before these machines booted.
 		{Name: "egress", Program: compile(t, "../../egress"), Args: []string{"-test.v", "-test.skip=TestNamesAreForgotten"}},
 		{Name: "enforce", Program: compile(t, "../../enforce"), Args: []string{"-test.v"}},
+		{Name: "activity", Program: compile(t, "../../activity"), Args: []string{"-test.v", "-test.run=" + activityTests}},
 	}
 	self := compile(t, ".")
 	for _, k := range kernels {
@@ -69,6 +70,11 @@ func TestKernels(t *testing.T) {
 		})
 	}
 }
+
+// activityTests are those that do with the programs of this machine. They load
+// and attach everything.
+const activityTests = "^(TestCalls|TestTracing|TestLayout|TestExit|TestLongArgumentsAreMarked|TestMappedFileIsTold" +
+	"|TestOutsideIsNotSeen|TestGroupsBelowCount|TestRemovedIsNotSeen)$"
 
 // check fails for a job that failed, and for one that left out anything: what
 // these kernels have is known.
