@@ -90,3 +90,13 @@ func Unbound(p Principal, what string) error {
 	}
 	return Errorf(KindDenied, "this API key is bound to policy %s and cannot %s", p.Policy, what).WithHint("ask for a key that is not bound")
 }
+
+// Reaches keeps a key that is bound to a policy to the sandboxes under it, so
+// that no argument leads to one that may do more.
+func Reaches(p Principal, sb Sandbox) error {
+	if p.Policy == "" || sb.Policy == p.Policy {
+		return nil
+	}
+	return Errorf(KindDenied, "this API key is bound to policy %s, which sandbox %s is not under", p.Policy, sb.Name).
+		WithHint("use a sandbox that was made with this key, or another key")
+}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/mcp/tools"
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // scope is what one request may see: the sets it asked for within what the
@@ -25,10 +26,22 @@ func (sc scope) offers(t tools.Tool) bool {
 	return slices.Contains(sc.sets, tools.SetAll) || slices.Contains(sc.sets, t.Set)
 }
 
+// toolRequest is a tool in the words of a policy.
+func toolRequest(t tools.Tool) policies.ToolRequest {
+	return policies.ToolRequest{Tool: t.Name, Changes: !t.Hints.ReadOnly}
+}
+
 type (
 	scopeKey     struct{}
 	principalKey struct{}
+	listingKey   struct{}
 )
+
+// listing tells whether the request asks for the list of tools.
+func listing(ctx context.Context) bool {
+	on, _ := ctx.Value(listingKey{}).(bool)
+	return on
+}
 
 func withPrincipal(ctx context.Context, p engine.Principal) context.Context {
 	return context.WithValue(ctx, principalKey{}, p)

@@ -267,7 +267,29 @@ func (e events) Watch(ctx context.Context, organizationID string) (<-chan engine
 		return nil, engine.Errorf(engine.KindInvalid, "organization is empty")
 	}
 	ch, err := e.Cluster.Watch(ctx, organizationID)
+	if bound := engine.CallerOf(ctx).Principal.Policy; err == nil && bound != "" {
+		ch = e.ofPolicy(ctx, ch, bound)
+	}
 	return ch, public(err)
+}
+
+// ofPolicy passes on what is about objects under a policy.
+func (e events) ofPolicy(ctx context.Context, in <-chan engine.Event, policy string) <-chan engine.Event {
+	out := make(chan engine.Event)
+	e.wg.Go(func() {
+		defer close(out)
+		for ev := range in {
+			if (ev.Sandbox == nil || ev.Sandbox.Policy != policy) && (ev.Snapshot == nil || ev.Snapshot.Policy != policy) {
+				continue
+			}
+			select {
+			case out <- ev:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return out
 }
 
 type inspector struct{ *Core }

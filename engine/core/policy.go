@@ -138,7 +138,7 @@ func (s policyService) Put(ctx context.Context, p engine.Principal, req engine.P
 		return engine.NamedPolicy{}, invalid("the document is not sound: %v", err).WithHint("atoll policy check reads a file and names its faults")
 	}
 	if doc.Name != req.Name {
-		return engine.NamedPolicy{}, invalid("the document is of policy %q, not %q", doc.Name, req.Name).WithHint("change its name")
+		return engine.NamedPolicy{}, invalid("the document is of policy %q", doc.Name).WithHint("give it the name that it is put under")
 	}
 	if _, err := s.expand(ctx, doc); err != nil {
 		return engine.NamedPolicy{}, err
@@ -278,13 +278,13 @@ func (s policyService) Of(ctx context.Context, ref engine.SandboxRef) (engine.Sa
 // Explain decides a question about a sandbox: by its policy first, then, for
 // the network, by its own lists. The first that denies is told.
 func (s policyService) Explain(ctx context.Context, ref engine.SandboxRef, kind, subject string) (engine.PolicyDecision, error) {
-	q, err := policies.ParseQuestion(kind, subject)
-	if err != nil {
-		return engine.PolicyDecision{}, invalid("%v", err)
-	}
 	sb, err := s.find(ctx, ref)
 	if err != nil {
 		return engine.PolicyDecision{}, public(err)
+	}
+	q, err := policies.ParseQuestion(kind, subject)
+	if err != nil {
+		return engine.PolicyDecision{}, invalid("%v", err)
 	}
 	var asked []*policies.Policy
 	if sb.Policy != "" {

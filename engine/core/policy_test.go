@@ -467,7 +467,9 @@ func TestPolicyHosts(t *testing.T) {
 	_, err := r.Sandboxes().Create(t.Context(), engine.CreateSandbox{OrganizationID: org, Policy: "node-packages"})
 	wantKind(t, err, engine.KindUnavailable)
 
-	set := newRig(t, func(c *core.Config) { c.PolicyHosts = map[string][]string{policies.NodeIndexHosts: {"registry.example.com"}} })
+	set := newRig(t, func(c *core.Config) {
+		c.PolicyHosts = map[string][]string{policies.NodeIndexHosts: {"registry.example.com"}}
+	})
 	if sb := set.create("", under("node-packages")); !set.allows(sb.ID, "registry.example.com") {
 		t.Errorf("got %+v", set.runner.Policy(sb.ID))
 	}

@@ -15,15 +15,9 @@ import (
 
 // This file is what it means for a sandbox to be under a policy.
 
-// reachable keeps a caller whose key is bound to a policy to the sandboxes
-// under it, so that no argument leads to one that may do more.
+// reachable is engine.Reaches for whoever is behind a call.
 func reachable(ctx context.Context, sb *store.Sandbox) error {
-	bound := engine.CallerOf(ctx).Principal.Policy
-	if bound == "" || sb.Policy == bound {
-		return nil
-	}
-	return engine.Errorf(engine.KindDenied, "this API key is bound to policy %s, which sandbox %s is not under", bound, sb.Name).
-		WithHint("use a sandbox that was made with this key, or another key")
+	return engine.Reaches(engine.CallerOf(ctx).Principal, sb.Sandbox)
 }
 
 // choosePolicy returns the policy of a new sandbox: the one that the caller's

@@ -289,7 +289,7 @@ func (r *Runner) Info(ctx context.Context) (engine.RunnerInfo, error) {
 	}
 	info := engine.RunnerInfo{
 		Confines: r.cfg.Confiner != nil,
-		ID: r.cfg.ID, Classes: []engine.Class{engine.ClassContainer},
+		ID:       r.cfg.ID, Classes: []engine.Class{engine.ClassContainer},
 		CPU: r.cfg.Host.CPU, MemoryMiB: r.cfg.Host.MemoryMiB,
 		DiskMiB: free >> 20, UpdatedAt: time.Now(),
 	}

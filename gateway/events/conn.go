@@ -10,6 +10,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // conn is one client. serve's goroutine writes all frames; a second one, which
@@ -110,6 +111,7 @@ func (c *conn) talk(ctx context.Context, packets <-chan string) error {
 		revoked, stop = c.config.Lasting(ctx, c.principal, c.token)
 		defer stop()
 	}
+	ctx = engine.WithCaller(ctx, engine.Caller{Door: "api", Principal: c.principal})
 	changes, err := c.config.Events.Watch(ctx, c.principal.OrganizationID)
 	if err != nil {
 		return c.refuse(ctx, err)
@@ -168,6 +170,9 @@ func (c *conn) connect(ctx context.Context, packet string) error {
 		return c.reject(ctx, "44"+namespace+",", "Invalid namespace")
 	}
 	p, err := c.config.Authenticate(ctx, c.remote, body.Token)
+	if err == nil {
+		err = engine.AuthorizeTool(p, policies.ToolRequest{Tool: "GET /events"})
+	}
 	if err != nil {
 		return c.refuse(ctx, err)
 	}

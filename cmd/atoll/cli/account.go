@@ -38,6 +38,7 @@ type keyOptions struct {
 	readOnly, all      bool
 	expires            time.Duration
 	organization, user string
+	policy             string
 }
 
 func newKeyCreateCommand(a *app) *cobra.Command {
@@ -69,6 +70,8 @@ func newKeyCreateCommand(a *app) *cobra.Command {
 	f.StringSliceVar(&o.permissions, "permission", nil, "what the key may do beside reading; may be repeated")
 	f.BoolVar(&o.readOnly, "read-only", false, "the key may only read")
 	f.BoolVar(&o.all, "all", false, "the key may do whatever its user may")
+	f.StringVar(&o.policy, "policy", "", "policy to bind the key to: it makes and reaches sandboxes under it alone, and calls the tools that it allows")
+	_ = cmd.RegisterFlagCompletionFunc("policy", a.policyNames)
 	f.DurationVar(&o.expires, "expires", 0, "for how long the key works, as 720h; 0 is for ever")
 	f.StringVar(&o.organization, "organization", "", "id of another organization of the user")
 	f.StringVar(&o.user, "user", "", "id of another user; for administrators")
@@ -81,7 +84,7 @@ func (a *app) createKey(ctx context.Context, name string, o keyOptions) error {
 	if err != nil {
 		return err
 	}
-	req := engine.CreateKey{Name: name, Permissions: append([]string{}, o.permissions...), OrganizationID: o.organization, UserID: o.user}
+	req := engine.CreateKey{Name: name, Permissions: append([]string{}, o.permissions...), OrganizationID: o.organization, UserID: o.user, Policy: o.policy}
 	if o.all {
 		req.Permissions = nil
 	}
@@ -131,13 +134,13 @@ func (a *app) printKeys(all []engine.APIKey) error {
 		return a.json(items)
 	}
 	now := time.Now()
-	rows := [][]string{{"NAME", "KEY", "MAY", "USED", "EXPIRES", "AGE"}}
+	rows := [][]string{{"NAME", "KEY", "MAY", "POLICY", "USED", "EXPIRES", "AGE"}}
 	for _, k := range all {
 		may := orElse(strings.Join(k.Permissions, ","), "read")
 		if k.Unrestricted {
 			may = "all"
 		}
-		rows = append(rows, []string{k.Name, k.Prefix + "…" + k.Suffix, may, age(k.LastUsedAt, now), until(k.ExpiresAt, now), age(k.CreatedAt, now)})
+		rows = append(rows, []string{k.Name, k.Prefix + "…" + k.Suffix, may, orElse(k.Policy, "-"), age(k.LastUsedAt, now), until(k.ExpiresAt, now), age(k.CreatedAt, now)})
 	}
 	return table(a.out, rows)
 }
