@@ -11,7 +11,10 @@ import (
 // sandbox's disk, and nobody but root inside can write there.
 var (
 	ownPrograms = []string{"/.atoll/**"}
-	ownFiles    = []string{"/.atoll/**", "/run/atoll/**", "/run/atoll-sudo.sock", "/var/lib/atoll/**", "/tmp/.atoll/**", "/etc/atoll/**"}
+	ownFiles    = []string{
+		"/.atoll/**", "/run/atoll/**", "/run/atoll-sudo.sock",
+		"/var/lib/atoll", "/var/lib/atoll/**", "/tmp/.atoll", "/tmp/.atoll/**", "/etc/atoll", "/etc/atoll/**",
+	}
 )
 
 // kernelFiles are no files of the sandbox's. A list that names what is allowed

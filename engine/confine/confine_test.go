@@ -15,8 +15,8 @@ import (
 	"github.com/atoll-sh/atoll/policies"
 )
 
-// kernel is one that remembers.
-type kernel struct {
+// memory is a kernel that remembers.
+type memory struct {
 	rules   map[uint32]enforce.Rules
 	groups  map[uint32]string
 	fail    error
@@ -24,26 +24,26 @@ type kernel struct {
 	settled bool
 }
 
-func newKernel() *kernel {
-	return &kernel{rules: map[uint32]enforce.Rules{}, groups: map[uint32]string{}}
+func newKernel() *memory {
+	return &memory{rules: map[uint32]enforce.Rules{}, groups: map[uint32]string{}}
 }
 
-func (k *kernel) Set(n uint32, group string, r enforce.Rules) error {
+func (k *memory) Set(n uint32, group string, r enforce.Rules) error {
 	if k.fail == nil {
 		k.rules[n], k.groups[n] = r, group
 	}
 	return k.fail
 }
 
-func (k *kernel) Remove(n uint32) error {
+func (k *memory) Remove(n uint32) error {
 	delete(k.rules, n)
 	return k.fail
 }
-func (k *kernel) Last() uint32  { return 41 }
-func (k *kernel) Settle() error { k.settled = true; return nil }
-func (k *kernel) Close() error  { return nil }
+func (k *memory) Last() uint32  { return 41 }
+func (k *memory) Settle() error { k.settled = true; return nil }
+func (k *memory) Close() error  { return nil }
 
-func (k *kernel) Read(context.Context) (enforce.Event, error) {
+func (k *memory) Read(context.Context) (enforce.Event, error) {
 	if len(k.events) == 0 {
 		return enforce.Event{}, os.ErrClosed
 	}

@@ -42,6 +42,10 @@ func (m Machine) pack(file string) error {
 		jobs[i].Program = "/jobs/" + strconv.Itoa(i)
 		a.copy(jobs[i].Program[1:], j.Program)
 	}
+	for to, from := range m.Files {
+		a.add(path.Dir(to)[1:], fs.ModeDir|0o755, nil)
+		a.copy(to[1:], from)
+	}
 	list, err := json.Marshal(jobs)
 	if err != nil {
 		return err

@@ -71,6 +71,7 @@ type Machine struct {
 	Busybox   string // static; empty is /bin/busybox
 	CPUs      int
 	MemoryMiB int
+	Files     map[string]string // more static programs: paths here, by their path in the machine
 	Jobs      []Job
 }
 

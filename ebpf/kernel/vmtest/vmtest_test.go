@@ -29,6 +29,9 @@ var kernels = []struct {
 	{"linux-image-6.12-cloud-amd64", 1},
 }
 
+// toolbox is where sandboxes have it.
+const toolbox = "/.atoll/toolbox"
+
 // limit is for a machine that shares its cores with all other tests. A boot
 // and its tests take some 30 seconds of one core.
 const limit = 8 * time.Minute
@@ -46,8 +49,10 @@ func TestKernels(t *testing.T) {
 		// What was resolved an hour ago was before these machines booted.
 		{Name: "egress", Program: compile(t, "../../egress"), Args: []string{"-test.v", "-test.skip=TestNamesAreForgotten"}},
 		{Name: "enforce", Program: compile(t, "../../enforce"), Args: []string{"-test.v"}},
+		{Name: "confine", Program: compile(t, "../../../engine/confine"), Args: []string{"-test.v", "-test.run=Toolbox"}, Env: []string{"ATOLL_TEST_TOOLBOX=" + toolbox}},
 		{Name: "activity", Program: compile(t, "../../activity"), Args: []string{"-test.v", "-test.run=" + activityTests}},
 	}
+	files := map[string]string{toolbox: build(t, "../../../cmd/atoll-toolbox")}
 	self := compile(t, ".")
 	for _, k := range kernels {
 		t.Run(k.pkg, func(t *testing.T) {
@@ -60,7 +65,7 @@ func TestKernels(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
-			results, err := Machine{Kernel: kernel, Init: self, CPUs: k.cpus, MemoryMiB: 768, Jobs: jobs}.Run(ctx)
+			results, err := Machine{Kernel: kernel, Init: self, CPUs: k.cpus, MemoryMiB: 1024, Files: files, Jobs: jobs}.Run(ctx)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,12 +94,23 @@ func check(t *testing.T, r Result) {
 // compile makes a static test binary of a package.
 func compile(t *testing.T, dir string) string {
 	t.Helper()
-	out := filepath.Join(t.TempDir(), "tests")
-	c := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", out, ".")
+	return golang(t, dir, "test", "-c")
+}
+
+// build makes a static program.
+func build(t *testing.T, dir string) string {
+	t.Helper()
+	return golang(t, dir, "build")
+}
+
+func golang(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "program")
+	c := exec.CommandContext(t.Context(), "go", append(args, "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")...)
 	c.Dir = dir
-	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false -ldflags=-s")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("compile the tests of %s: %v\n%s", dir, err, text)
+		t.Fatalf("build %s: %v\n%s", dir, err, text)
 	}
 	return out
 }
