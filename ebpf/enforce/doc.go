@@ -13,8 +13,8 @@
 // and descriptors under /proc included. The processes must not be able to
 // mount: the container driver's system call filter sees to that. Files below
 // another name than the one a rule speaks of are not what the rule is about, so
-// nothing may be moved or linked to where a list refuses less, and no directory
-// with something refused below it may be moved. Copies are new files: a list
+// nothing may be moved or linked to where a list refuses less, and a directory
+// with something refused below it only to where the same is. Copies are new files: a list
 // that denies programs by name is for accidents, one that allows them holds
 // when the places it allows cannot be written. What an allowed interpreter runs
 // is not told apart.

@@ -17,17 +17,17 @@ var (
 	}
 )
 
-// kernelFiles are no files of the sandbox's. A list that names what is allowed
-// means files of its disk, and does not forget /dev/null; one that denies may
-// name these.
-var kernelFiles = []string{"/proc/**", "/dev/**", "/sys/**"}
+// offDisk are files that do not lie on the sandbox's disk: the kernel's, and
+// those that are made anew at each start. A list that names what is allowed
+// means the disk, and does not forget /dev/null; one that denies may name these.
+var offDisk = []string{"/proc/**", "/dev/**", "/sys/**", "/etc/hostname", "/etc/hosts"}
 
 // compile says in the kernel's words what policies.Decide says of each path.
 func compile(r *engine.ExecFileRules) enforce.Rules {
 	return enforce.Rules{
 		Exec:  list("exec", r.Exec, ownPrograms, nil),
-		Read:  list("files/read", r.Read, ownFiles, kernelFiles),
-		Write: list("files/write", r.Write, ownFiles, kernelFiles),
+		Read:  list("files/read", r.Read, ownFiles, offDisk),
+		Write: list("files/write", r.Write, ownFiles, offDisk),
 	}
 }
 
