@@ -86,8 +86,9 @@ CHANGES(chown, OP_CHOWN)
 /* A list of a name that something has, and of the one it is to get. */
 struct ends { __u32 from, to; };
 
-/* Refuses a new name under which a list would refuse less. A directory takes all
- * with it that lies below. */
+/* Refuses a new name under which a list would refuse less, or by another rule: in
+ * the moment of a change, a name may be read that is neither the old nor the new
+ * one. A directory takes all with it that lies below. */
 static __noinline int gains(struct subject *j, struct box *b, __u32 list, struct ends *e, bool directory)
 {
 	if (!b || !e || list >= LISTS || !b->automata[list])
@@ -96,7 +97,7 @@ static __noinline int gains(struct subject *j, struct box *b, __u32 list, struct
 	union row *from = row_of(automaton, e->from), *to = row_of(automaton, e->to);
 	if (!from || !to)
 		return refuse(j, list, automaton, 0, FLAG_UNSURE);
-	if (directory ? from->below && e->from != e->to : from->deny && !to->deny)
+	if (directory ? from->below && e->from != e->to : from->deny && !(to->deny && to->rule == from->rule))
 		return refuse(j, list, automaton, directory ? 0 : from->rule, FLAG_MOVED);
 	return 0;
 }

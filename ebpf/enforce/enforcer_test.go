@@ -88,6 +88,25 @@ func TestSupportedNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
+func TestPreempted(t *testing.T) {
+	for _, c := range []struct {
+		release, version, line string
+		want                   bool
+	}{
+		{"6.1.0-57-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-3", "quiet", false},
+		{"6.1.0-57-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-3", "quiet preempt=full", true},
+		{"6.1.0-57-rt-amd64", "#1 SMP PREEMPT_RT Debian 6.1.192-3", "quiet", true},
+		{"5.15.0", "#1 SMP PREEMPT Wed", "quiet", true},
+		{"6.2.0", "#1 SMP PREEMPT Wed", "preempt=full", false},
+		{"10.0", "#1 SMP PREEMPT Wed", "", false},
+		{"unknown", "#1 SMP", "", true},
+	} {
+		if got := preempted(c.release, c.version, c.line); got != c.want {
+			t.Errorf("%s %s %s: %t", c.release, c.version, c.line, got)
+		}
+	}
+}
+
 // tree makes files and returns their directory, as the rules see it.
 func tree(t *testing.T, files ...string) string {
 	t.Helper()
@@ -201,14 +220,21 @@ func TestWriting(t *testing.T) {
 
 func TestReading(t *testing.T) {
 	e, a := open(t), startAgent(t)
-	dir := tree(t, "shadow", "passwd", "sub/file")
-	set(t, e, a, Rules{Read: List{Rules: []Rule{{Name: "shadow", Path: dir + "/shadow", Deny: true}}}})
+	dir := tree(t, "shadow", "passwd", "sub/file", "one", "key-1")
+	set(t, e, a, Rules{Read: List{Rules: []Rule{
+		{Name: "shadow", Path: dir + "/shadow", Deny: true},
+		{Name: "one", Path: dir + "/one", Deny: true},
+		{Name: "two", Path: dir + "/two", Deny: true},
+		{Name: "keys", Path: dir + "/key-*", Deny: true},
+	}}})
 	a.may("read", dir+"/passwd")
 	a.may("write", dir+"/shadow")
 	a.mayNot("read", dir+"/shadow")
 	a.mayNot("change", dir+"/shadow")
 	a.mayNot("link", dir+"/shadow", dir+"/copy")
 	a.mayNot("rename", dir+"/shadow", dir+"/copy")
+	a.mayNot("rename", dir+"/one", dir+"/two")
+	a.may("rename", dir+"/key-1", dir+"/key-2")
 	a.mayNot("exchange", dir+"/passwd", dir+"/shadow")
 	a.may("rename", dir+"/sub", dir+"/moved")
 	a.mayNot("rename", dir, dir+"-moved")

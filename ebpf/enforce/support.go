@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -27,6 +29,9 @@ func Supported() error {
 		return unsupported("it has no BPF", err)
 	}
 	defer called.Close()
+	if why := skips(); why != "" {
+		return unsupported(why, nil)
+	}
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "called", Type: ebpf.LSM, AttachType: ebpf.AttachLSMMac, AttachTo: "file_open", License: "GPL",
 		Instructions: asm.Instructions{
@@ -38,7 +43,7 @@ func Supported() error {
 		},
 	})
 	if errors.Is(err, unix.EPERM) {
-		return unsupported("it refuses BPF trampolines", err)
+		return unsupported("it refuses BPF trampolines", unix.EPERM) // the library suspects a limit
 	}
 	if err != nil {
 		return unsupported("it does not load BPF programs for LSM hooks", err)
@@ -69,4 +74,32 @@ func unsupported(why string, err error) error {
 		return fmt.Errorf("%w: %s", ErrUnsupported, why)
 	}
 	return fmt.Errorf("%w: %s: %w", ErrUnsupported, why, err)
+}
+
+// skips tells why a kernel may leave out programs. Before Linux 6.2 it does so
+// when a program is still at work on the same processor, which happens where
+// tasks may be interrupted anywhere in the kernel.
+func skips() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err.Error()
+	}
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err.Error()
+	}
+	if preempted(unix.ByteSliceToString(u.Release[:]), unix.ByteSliceToString(u.Version[:]), string(line)) {
+		return "before Linux 6.2, it leaves programs out where it is fully preemptible; start it with preempt=voluntary"
+	}
+	return ""
+}
+
+func preempted(release, version, commandLine string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major > 6 || major == 6 && minor >= 2 {
+		return err != nil
+	}
+	words := strings.Fields(version)
+	return slices.Contains(words, "PREEMPT") || slices.Contains(words, "PREEMPT_RT") ||
+		slices.Contains(strings.Fields(commandLine), "preempt=full")
 }
