@@ -224,12 +224,12 @@ func (s *Service) attempt(ctx context.Context, d store.Delivery, e store.Endpoin
 	if err != nil {
 		a.Error = plain(err)
 	}
+	if status == http.StatusGone {
+		s.disable(ctx, e) // first, so that nothing is sent again
+	}
 	after := s.after(d, err, there)
 	if err := s.Store.FinishDelivery(ctx, d.OrganizationID, a, after); err != nil && ctx.Err() == nil {
 		s.Log.Warn("webhook delivery not written", "message", d.MessageID, "error", err)
-	}
-	if status == http.StatusGone {
-		s.disable(ctx, e)
 	}
 }
 

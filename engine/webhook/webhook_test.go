@@ -268,6 +268,7 @@ func TestGoneDisables(t *testing.T) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+	r.settled("m1", engine.DeliveryPending, 1)
 	r.clock.Advance(time.Minute)
 	r.wake()
 	r.settled("m1", engine.DeliveryDead, 2)
