@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/atoll-sh/atoll/policies"
@@ -51,6 +52,22 @@ type NetworkPolicy struct {
 	// what either denies is denied. The core fills it in on the way to a
 	// runner; nil: there is none.
 	Policy *policies.Policy `json:"policy,omitempty"`
+}
+
+// Closed tells whether nothing at all is allowed.
+func (p NetworkPolicy) Closed() bool {
+	if p.BlockAll || p.Policy == nil {
+		return p.BlockAll
+	}
+	e := p.Policy.Egress
+	return e.Default != policies.Allow && !slices.ContainsFunc(e.Rules, func(r policies.EgressRule) bool { return r.Verdict == policies.Allow })
+}
+
+// NeedsFilter tells whether some of the network is allowed and some is not, so
+// that it takes more to enforce than to open or to close all.
+func (p NetworkPolicy) NeedsFilter() bool {
+	named := p.Policy != nil && (p.Policy.Egress.Default != policies.Allow || len(p.Policy.Egress.Rules) > 0)
+	return !p.Closed() && (named || len(p.AllowCIDRs) > 0 || len(p.AllowDomains) > 0)
 }
 
 // Sandbox is one computer for an agent.

@@ -176,7 +176,7 @@ func (s sandboxes) put(ctx context.Context, b *birth, req engine.CreateSandbox, 
 	if b.row.Policy, err = choosePolicy(ctx, req, inherited); err != nil {
 		return err
 	}
-	return s.govern(ctx, &b.row, req)
+	return s.govern(ctx, b, req)
 }
 
 // defaultResources are those of a sandbox or snapshot that is made from an

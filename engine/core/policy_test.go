@@ -220,9 +220,9 @@ func TestPolicyInUseStays(t *testing.T) {
 
 func TestPolicyBoundsResourcesAndTimers(t *testing.T) {
 	r := newRig(t)
-	r.put("small", "resources: {cpu: 0.5, memory: 512Mi, disk: 4Gi, pids: 100, sandboxes: 2}\nlifecycle: {autoStop: 5m, ttl: 1h}")
+	r.put("small", "resources: {cpu: 0.5, memory: 512Mi, disk: 2Gi, pids: 100, sandboxes: 2}\nlifecycle: {autoStop: 5m, ttl: 1h}")
 	got := r.create("one", under("small"))
-	want := engine.Resources{CPU: 0.5, MemoryMiB: 512, DiskMiB: 3072, PIDs: 100}
+	want := engine.Resources{CPU: 0.5, MemoryMiB: 512, DiskMiB: 2048, PIDs: 100}
 	if got.Resources != want || got.Lifecycle.AutoStop != 5*time.Minute || got.Lifecycle.TTL != time.Hour {
 		t.Errorf("got %+v, %+v", got.Resources, got.Lifecycle)
 	}
@@ -491,5 +491,27 @@ func TestPolicyTestTable(t *testing.T) {
 	r.ok(err)
 	if len(all) != 7 || !slices.IsSortedFunc(all, func(a, b engine.NamedPolicy) int { return strings.Compare(a.Name, b.Name) }) {
 		t.Errorf("got %+v", all)
+	}
+}
+
+// Who holds a key that is bound to a policy is told of what is under it alone.
+func TestBoundKeyWatches(t *testing.T) {
+	r := newRig(t)
+	ch, err := r.Events().Watch(bound(t.Context(), "offline"), org)
+	r.ok(err)
+	r.create("other")
+	r.create("mine", under("offline"))
+	for {
+		select {
+		case e := <-ch:
+			if e.Sandbox == nil || e.Sandbox.Name != "mine" {
+				t.Fatalf("told of %+v", e)
+			}
+			if e.Sandbox.State == engine.StateStarted {
+				return
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("told of nothing")
+		}
 	}
 }

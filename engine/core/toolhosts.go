@@ -49,7 +49,7 @@ func (c *Core) policyHosts(ctx context.Context, names []string) (map[string][]st
 	return out, err
 }
 
-// askTools asks once, and again a while after a failure.
+// askTools asks once, and again a while after it did not work.
 func (c *Core) askTools(ctx context.Context) (map[string][]string, error) {
 	t := &c.tools
 	t.mu.Lock()
@@ -60,6 +60,9 @@ func (c *Core) askTools(ctx context.Context) (map[string][]string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askToolsLimit)
 	defer cancel()
 	text, err := c.runOffline(ctx, toolsScript)
+	if engine.KindOf(err) == engine.KindUnavailable {
+		return nil, err // the snapshot is being built, or the runner is away
+	}
 	t.hosts, t.err, t.asked = readToolHosts(text), err, c.Now()
 	if err != nil {
 		c.Log.Warn("the default snapshot's tools do not tell where they download from", "error", err)
@@ -67,18 +70,16 @@ func (c *Core) askTools(ctx context.Context) (map[string][]string, error) {
 	return t.hosts, t.err
 }
 
-// toolsScript prints a line for each URL: the variable, then the URL. pip knows
-// its default index and the host of its files; a configured index stands for
-// both.
+// toolsScript prints a line for each URL: the variable, then the URL. Without an
+// index in its configuration, pip's own default counts, which has a host of its
+// own for files.
 const toolsScript = `
-pip_index() { pip config get "$1" 2>/dev/null || true; }
-index=$(for key in global.index-url install.index-url global.extra-index-url install.extra-index-url; do pip_index "$key"; done)
-if [ -z "$(pip_index global.index-url)$(pip_index install.index-url)" ]; then
-	index="$index $(python3 -c 'from pip._internal.models.index import PyPI
-print(PyPI.url, "https://" + PyPI.file_storage_domain)' 2>/dev/null)"
-fi
-for url in $index; do echo PYTHON_INDEX_HOSTS "$url"; done
-url=$(npm config get registry 2>/dev/null) && echo NODE_INDEX_HOSTS "$url"
+npm config get registry 2>/dev/null | sed 's/^/NODE_INDEX_HOSTS /' &
+config=$(pip config list 2>/dev/null)
+echo "$config" | sed -nE "s/^(global|install)\.(extra-)?index-url='?([^']*)'?$/\3/p" | tr ' ' '\n' | sed '/./s/^/PYTHON_INDEX_HOSTS /'
+echo "$config" | grep -qE '^(global|install)\.index-url=' || python3 -c 'from pip._internal.models.index import PyPI
+for url in PyPI.url, "https://" + PyPI.file_storage_domain: print("PYTHON_INDEX_HOSTS", url)' 2>/dev/null
+wait
 exit 0
 `
 

@@ -53,7 +53,8 @@ func inheritable(sn engine.Snapshot, organizationID string) string {
 
 // govern puts a new sandbox under a policy. What the request left open is made
 // to fit; what it asks for and may not have is denied.
-func (c *Core) govern(ctx context.Context, row *store.Sandbox, req engine.CreateSandbox) error {
+func (c *Core) govern(ctx context.Context, b *birth, req engine.CreateSandbox) error {
+	row := &b.row
 	if row.Policy == "" {
 		return nil
 	}
@@ -62,6 +63,9 @@ func (c *Core) govern(ctx context.Context, row *store.Sandbox, req engine.Create
 		return err
 	}
 	fit(row, p, req, c.Lifecycle.AutoStop)
+	if most := p.Resources.DiskMiB; most > 0 && req.Resources.DiskMiB == 0 && b.disk == "" {
+		row.Resources.DiskMiB = min(row.Resources.DiskMiB, most) // a saved disk cannot shrink
+	}
 	return firstError(permits(p, ask(row, 0)), c.permitsSecrets(ctx, row, p))
 }
 

@@ -18,11 +18,11 @@ type Confiner interface {
 // confine makes the rules of a launch hold. Where the host cannot, only those
 // that are best effort let the instance run.
 func (r *Runner) confine(ctx context.Context, in *instance, rules *engine.ExecFileRules) error {
-	if r.cfg.Confiner != nil {
-		return r.cfg.Confiner.Confine(ctx, in.handle(), rules)
-	}
 	if rules == nil {
 		return nil
+	}
+	if r.cfg.Confiner != nil {
+		return r.cfg.Confiner.Confine(ctx, in.handle(), rules)
 	}
 	if !rules.BestEffort {
 		return engine.Errorf(engine.KindUnsupported, "policy %s has rules about programs and files, which this host cannot enforce", rules.Policy).
@@ -40,7 +40,12 @@ func (r *Runner) SetRules(ctx context.Context, sandbox string, rules *engine.Exe
 		return err
 	}
 	if in.state() == engine.StateStarted {
-		if err := r.confine(ctx, in, rules); err != nil {
+		if rules == nil && r.cfg.Confiner != nil {
+			err = r.cfg.Confiner.Confine(ctx, in.handle(), nil)
+		} else {
+			err = r.confine(ctx, in, rules)
+		}
+		if err != nil {
 			return err
 		}
 	}
