@@ -2,11 +2,14 @@ package activity
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/atoll-sh/atoll/ebpf/kernel"
 )
 
 // optional are programs that a recorder can do without, with what is then not
@@ -22,13 +25,13 @@ var optional = map[string]struct{ needs, lacks string }{
 // missing for that.
 func adapt(spec *ebpf.CollectionSpec) []string {
 	var out []string
-	kernel, err := btf.LoadKernelSpec()
+	types, err := btf.LoadKernelSpec()
 	for name, o := range optional {
 		there := unifiedRoot() != ""
 		if o.needs != "" {
 			there = false
 			if err == nil {
-				_, absent := kernel.AnyTypeByName(o.needs)
+				_, absent := types.AnyTypeByName(o.needs)
 				there = absent == nil
 			}
 		}
@@ -57,3 +60,23 @@ func unifiedRoot() string {
 // Missing says what this host does not let the recorder tell, each in some
 // words; empty when it tells everything.
 func (r *Recorder) Missing() []string { return r.missing }
+
+// Try loads the programs and lets them go. It says what a recorder could not
+// tell on this host, in the words of Missing.
+func Try() ([]string, error) {
+	kernel.FreeMemlock()
+	spec, err := loadBpf()
+	if err != nil {
+		return nil, err
+	}
+	if err := (&Options{Buffer: os.Getpagesize()}).apply(spec); err != nil {
+		return nil, err
+	}
+	missing := adapt(spec)
+	c, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, fmt.Errorf("load the activity programs: %w", unsupported(err))
+	}
+	c.Close()
+	return missing, nil
+}

@@ -77,7 +77,7 @@ func (r *Recorder) Watch(sandbox uint32, root, upper string) error {
 }
 
 func (r *Recorder) newFileWatch(t tree) (*fileWatch, error) {
-	group, err := newGroup(t.path())
+	group, err := NewGroup(t.path())
 	if err != nil {
 		return nil, err
 	}

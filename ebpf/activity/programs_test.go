@@ -96,7 +96,7 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
-func real(t *testing.T, path string) string {
+func real(t testing.TB, path string) string {
 	t.Helper()
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
