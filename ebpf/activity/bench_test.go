@@ -20,7 +20,7 @@ import (
 // without it sees the same noise of the machine.
 const (
 	benchRounds = 8
-	benchSlices = 4
+	benchSlices = 10
 )
 
 // benchSteps are what a worker does on a line of input; it answers with the
@@ -31,14 +31,14 @@ var benchSteps = []struct {
 	inside bool // measured in a watched sandbox, otherwise outside of all
 	do     func(dir string)
 }{
-	{"getppid", 100000, false, func(string) { _, _, _ = syscall.RawSyscall(unix.SYS_GETPPID, 0, 0, 0) }},
-	{"open", 10000, false, readOpen},
-	{"exec", 80, false, forkExec},
-	{"exec", 80, true, forkExec},
-	{"compile", 3, true, func(dir string) { start("/usr/bin/cc", "-O1", "-c", dir+"/source.c", "-o", dir+"/object.o") }},
-	{"open", 10000, true, readOpen},
-	{"write-open", 10000, true, func(dir string) { open(dir+"/there", unix.O_WRONLY) }},
-	{"create-unlink", 2000, true, func(dir string) {
+	{"getppid", 20000, false, func(string) { _, _, _ = syscall.RawSyscall(unix.SYS_GETPPID, 0, 0, 0) }},
+	{"open", 2000, false, readOpen},
+	{"exec", 20, false, forkExec},
+	{"exec", 20, true, forkExec},
+	{"compile", 1, true, func(dir string) { start("/usr/bin/cc", "-O1", "-c", dir+"/source.c", "-o", dir+"/object.o") }},
+	{"open", 2000, true, readOpen},
+	{"write-open", 2000, true, func(dir string) { open(dir+"/there", unix.O_WRONLY) }},
+	{"create-unlink", 400, true, func(dir string) {
 		open(dir+"/made", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
 		check(unix.Unlink(dir + "/made"))
 	}},
@@ -113,9 +113,14 @@ func measure(b *testing.B) {
 			}
 		}
 	}
+	states := []string{"off", "on", "control"}
 	slice("warm")
-	for range benchRounds {
-		slice("off")
+	for i := range benchRounds * len(states) {
+		state := states[(i+i/len(states))%len(states)] // each comes after each other one
+		if state != "on" {
+			slice(state)
+			continue
+		}
 		r, err := Open(Options{})
 		if err != nil {
 			b.Fatal(err)
@@ -127,18 +132,17 @@ func measure(b *testing.B) {
 			b.Fatal(err)
 		}
 		s := newStream(r)
-		slice("on")
+		slice(state)
 		if err := s.close(); err != nil {
 			b.Fatal(err)
 		}
-		slice("control")
 	}
 	for _, s := range benchSteps {
 		name := "outside_" + s.name
 		if s.inside {
 			name = "inside_" + s.name
 		}
-		off, on, control := quarter(times[name+" off"]), quarter(times[name+" on"]), quarter(times[name+" control"])
+		off, on, control := tenth(times[name+" off"]), tenth(times[name+" on"]), tenth(times[name+" control"])
 		name = strings.ReplaceAll(name, "-", "_")
 		b.ReportMetric(float64(off), "off_"+name+"_ns")
 		b.ReportMetric(float64(on)/float64(off), "ratio_"+name)
@@ -147,10 +151,10 @@ func measure(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// quarter is the first quartile: what the work takes on a quiet machine.
-func quarter(v []int64) int64 {
+// tenth is the first decile: what the work takes on a quiet machine.
+func tenth(v []int64) int64 {
 	slices.Sort(v)
-	return v[len(v)/4]
+	return v[len(v)/10]
 }
 
 type benchWorker struct {
@@ -188,7 +192,7 @@ func startWorker(b *testing.B, group, work string) *benchWorker {
 func source() []byte {
 	var s strings.Builder
 	s.WriteString("#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n")
-	for i := range 150 {
+	for i := range 50 {
 		fmt.Fprintf(&s, "int f%d(int n) { int s = 0; for (int i = 0; i < n; i++) s += i * %d; printf(\"%%d\\n\", s); return s; }\n", i, i)
 	}
 	return []byte(s.String())

@@ -155,7 +155,7 @@ func (r *Recorder) lookLocked(sandbox uint32, w *watch) []Event {
 
 // maxChanges is how many changes of one file system are taken at one look, so
 // that nobody else waits long.
-const maxChanges = 1 << 11
+const maxChanges = 1 << 9
 
 // look reads one group and tells what it says; done when that is all.
 func (r *Recorder) look(sandbox uint32, w *watch, f *fileWatch, most int) (events []Event, done bool) {

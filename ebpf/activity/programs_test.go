@@ -24,6 +24,7 @@ var workloads = map[string]func(args []string){
 	"spawn":       spawn,
 	"trace":       trace,
 	"files":       files,
+	"uring":       uring,
 	"touch":       touch,
 	"connections": connections,
 	"privileges":  privileges,
