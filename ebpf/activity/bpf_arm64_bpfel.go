@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfBegun struct {
+	_    structs.HostLayout
+	Sock uint64
+	E    bpfEvent
+}
+
 type bpfEvent struct {
 	_         structs.HostLayout
 	Time      uint64
@@ -44,12 +50,6 @@ type bpfEvent struct {
 	Laddr     [16]uint8
 	Raddr     [16]uint8
 	Comm      [16]int8
-}
-
-type bpfListener struct {
-	_    structs.HostLayout
-	Sock uint64
-	E    bpfEvent
 }
 
 type bpfPlace struct {
@@ -139,6 +139,7 @@ const (
 	bpfProgAfterUnshare        = "after_unshare"
 	bpfProgFind                = "find"
 	bpfProgOnCapable           = "on_capable"
+	bpfProgOnConnect           = "on_connect"
 	bpfProgOnConnect4          = "on_connect4"
 	bpfProgOnConnect6          = "on_connect6"
 	bpfProgOnExec              = "on_exec"
@@ -150,6 +151,7 @@ const (
 	bpfVarCallsTold            = "calls_told"
 	bpfVarDepths1              = "depths1"
 	bpfVarDepths2              = "depths2"
+	bpfVarPortsTold            = "ports_told"
 	bpfVarRepeat               = "repeat"
 	bpfVarUnusedEvent          = "unused_event"
 	bpfVarUnusedProcess        = "unused_process"
@@ -225,6 +227,7 @@ type bpfProgramSpecs struct {
 	AfterUnshare        *ebpf.ProgramSpec `ebpf:"after_unshare"`
 	Find                *ebpf.ProgramSpec `ebpf:"find"`
 	OnCapable           *ebpf.ProgramSpec `ebpf:"on_capable"`
+	OnConnect           *ebpf.ProgramSpec `ebpf:"on_connect"`
 	OnConnect4          *ebpf.ProgramSpec `ebpf:"on_connect4"`
 	OnConnect6          *ebpf.ProgramSpec `ebpf:"on_connect6"`
 	OnExec              *ebpf.ProgramSpec `ebpf:"on_exec"`
@@ -256,6 +259,7 @@ type bpfVariableSpecs struct {
 	CallsTold     *ebpf.VariableSpec `ebpf:"calls_told"`
 	Depths1       *ebpf.VariableSpec `ebpf:"depths1"`
 	Depths2       *ebpf.VariableSpec `ebpf:"depths2"`
+	PortsTold     *ebpf.VariableSpec `ebpf:"ports_told"`
 	Repeat        *ebpf.VariableSpec `ebpf:"repeat"`
 	UnusedEvent   *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedProcess *ebpf.VariableSpec `ebpf:"unused_process"`
@@ -313,6 +317,7 @@ type bpfVariables struct {
 	CallsTold     *ebpf.Variable `ebpf:"calls_told"`
 	Depths1       *ebpf.Variable `ebpf:"depths1"`
 	Depths2       *ebpf.Variable `ebpf:"depths2"`
+	PortsTold     *ebpf.Variable `ebpf:"ports_told"`
 	Repeat        *ebpf.Variable `ebpf:"repeat"`
 	UnusedEvent   *ebpf.Variable `ebpf:"unused_event"`
 	UnusedProcess *ebpf.Variable `ebpf:"unused_process"`
@@ -350,6 +355,7 @@ type bpfPrograms struct {
 	AfterUnshare        *ebpf.Program `ebpf:"after_unshare"`
 	Find                *ebpf.Program `ebpf:"find"`
 	OnCapable           *ebpf.Program `ebpf:"on_capable"`
+	OnConnect           *ebpf.Program `ebpf:"on_connect"`
 	OnConnect4          *ebpf.Program `ebpf:"on_connect4"`
 	OnConnect6          *ebpf.Program `ebpf:"on_connect6"`
 	OnExec              *ebpf.Program `ebpf:"on_exec"`
@@ -388,6 +394,7 @@ func (p *bpfPrograms) Close() error {
 		p.AfterUnshare,
 		p.Find,
 		p.OnCapable,
+		p.OnConnect,
 		p.OnConnect4,
 		p.OnConnect6,
 		p.OnExec,

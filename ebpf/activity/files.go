@@ -105,10 +105,7 @@ func (r *Recorder) lookAll() (events []Event, all bool) {
 	all = true
 	ready := make([]unix.EpollEvent, 64)
 	for seen := map[int32]bool{}; ; {
-		n, err := unix.EpollWait(r.epoll, ready, 0)
-		if err != nil || n == 0 {
-			return events, all
-		}
+		n := r.ready(ready)
 		fresh := false
 		for _, e := range ready[:n] {
 			if seen[e.Fd] {
@@ -123,6 +120,20 @@ func (r *Recorder) lookAll() (events []Event, all bool) {
 			return events, all
 		}
 	}
+}
+
+// ready says which groups have something to read, and how many.
+func (r *Recorder) ready(list []unix.EpollEvent) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return 0
+	}
+	n, err := unix.EpollWait(r.epoll, list, 0)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // lookAt looks at one group.

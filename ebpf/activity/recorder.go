@@ -70,8 +70,10 @@ type watch struct {
 // Open loads the programs and attaches them. Nothing is told before Add.
 func Open(o Options) (*Recorder, error) {
 	kernel.FreeMemlock()
-	if err := kernel.MountTracing(); err != nil {
-		return nil, unsupported(err)
+	if o.Calls {
+		if err := kernel.MountTracing(); err != nil {
+			return nil, unsupported(err)
+		}
 	}
 	spec, err := loadBpf()
 	if err != nil {
@@ -80,10 +82,9 @@ func Open(o Options) (*Recorder, error) {
 	if err := o.apply(spec); err != nil {
 		return nil, err
 	}
-	missing := adapt(spec)
-	c, err := ebpf.NewCollection(spec)
+	c, missing, err := load(spec)
 	if err != nil {
-		return nil, fmt.Errorf("load the activity programs: %w", unsupported(err))
+		return nil, err
 	}
 	r := &Recorder{
 		programs: c, missing: missing, budget: uint64(o.Budget),
@@ -164,11 +165,10 @@ func attach(section string, p *ebpf.Program) (link.Link, error) {
 	switch kind {
 	case "syscall":
 		return nil, nil
-	case "cgroup":
-		at := ebpf.AttachCGroupInet4Connect
-		if rest == "connect6" {
-			at = ebpf.AttachCGroupInet6Connect
-		}
+	case "cgroup", "sockops":
+		at := map[string]ebpf.AttachType{
+			"connect4": ebpf.AttachCGroupInet4Connect, "connect6": ebpf.AttachCGroupInet6Connect, "": ebpf.AttachCGroupSockOps,
+		}[rest]
 		return link.AttachCgroup(link.CgroupOptions{Path: unifiedRoot(), Attach: at, Program: p})
 	case "tp":
 		group, name, _ := strings.Cut(rest, "/")
