@@ -19,7 +19,7 @@ var optional = map[string]struct{ needs, lacks string }{
 	"on_connect":  {"", "the own port of TCP connections that are begun, which needs a control group tree of version 2"},
 	"on_connect4": {"", "far ends of UDP sockets, which needs a control group tree of version 2"},
 	"on_connect6": {"", ""},
-	"find":        {"bpf_task_from_pid", "which process changed a file, when it still runs, which needs Linux 6.12"},
+	"find":        {"bpf_task_from_pid", "which process changed a file, when it runs still and was not seen to begin, which needs Linux 6.12"},
 }
 
 // load loads the programs that this host can have, and says what is missing.

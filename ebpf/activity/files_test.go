@@ -112,6 +112,7 @@ func TestFilesOfAnOverlay(t *testing.T) {
 		{"cat etc/read >/dev/null", nil},
 		{"echo a >>etc/passwd", []told{{KindOpen, "/etc/passwd", ""}}},
 		{"echo a >etc/passwd && echo b >etc/passwd", []told{{KindOpen, "/etc/passwd", ""}}},
+		{"echo a >>etc/passwd && rm etc/passwd", []told{{KindOpen, "/etc/passwd", ""}, {KindUnlink, "/etc/passwd", ""}}},
 		{"echo a >new && echo b >>new", []told{{KindCreate, "/new", ""}}},
 		{"rm etc/gone", []told{{KindUnlink, "/etc/gone", ""}}},
 		{"rm etc/gone && echo x >etc/gone && rm etc/gone", []told{{KindUnlink, "/etc/gone", ""}, {KindCreate, "/etc/gone", ""}, {KindUnlink, "/etc/gone", ""}}},

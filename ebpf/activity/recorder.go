@@ -39,14 +39,15 @@ type Recorder struct {
 	maps     bpfMaps
 	links    []link.Link
 	ring     *ringbuf.Reader
-	record   ringbuf.Record // Read's
-	polled   time.Time      // Read's
-	looked   time.Time      // Read's: when files were looked at last
-	held     []Event        // Read's: what was found then, until all events before are told
-	heldAt   time.Duration  // Read's
-	rounds   atomic.Uint64  // how often files were looked at
-	buffer   []byte         // for reading what happened to files
-	epoll    int            // of all groups
+	record   ringbuf.Record  // Read's
+	polled   time.Time       // Read's
+	looked   time.Time       // Read's: when files were looked at last
+	held     []Event         // Read's: what was found then, until all events before are told
+	heldAt   time.Duration   // Read's
+	seen     map[int]Process // Read's: by their number, where the kernel cannot be asked
+	rounds   atomic.Uint64   // how often files were looked at
+	buffer   []byte          // for reading what happened to files
+	epoll    int             // of all groups
 	budget   uint64
 	missing  []string
 
@@ -88,7 +89,7 @@ func Open(o Options) (*Recorder, error) {
 	}
 	r := &Recorder{
 		programs: c, missing: missing, budget: uint64(o.Budget),
-		depths: map[string][]uint32{}, watched: map[uint32]*watch{}, byGroup: map[int32]uint32{},
+		depths: map[string][]uint32{}, watched: map[uint32]*watch{}, byGroup: map[int32]uint32{}, seen: map[int]Process{},
 		buffer: make([]byte, 64<<10), epoll: -1,
 	}
 	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
