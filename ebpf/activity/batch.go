@@ -198,10 +198,11 @@ func (b *batch) open(c *change, e Event, name string, cut bool, counts *fileCoun
 func (b *batch) create(c *change, e Event, name string, cut bool) {
 	o, there := b.inspect(c.target)
 	isDir := c.has(unix.FAN_ONDIR)
+	copied := there && o.copied && b.tree.told[c.target].IsZero() || !there && b.copied(c)
 	switch {
 	case there && o.whiteout:
 	case there && o.copied && isDir:
-	case there && o.copied && b.tree.told[c.target].IsZero():
+	case copied:
 		b.tree.repeats(c.target, time.Now())
 		b.add(e, KindOpen, name, "", cut)
 	case isDir:
@@ -242,16 +243,33 @@ func (b *batch) rename(c *change, e Event) {
 }
 
 // replaced is the other half of an exchange: what went where this came from.
-// The kernel tells of it at once, but others may come between.
+// The kernel tells of it at once.
 func (b *batch) replaced(c *change) *change {
-	const near = 64
 	at, pid := c.to, c.pid
+	return b.ahead(func(o *change) bool { return o.pid == pid && o.has(unix.FAN_RENAME) && o.at == at })
+}
+
+// copied tells whether a file, which is gone, was one of the image: an overlay
+// closes what it copied under another name.
+func (b *batch) copied(c *change) bool {
+	at, target := c.at, c.target
+	o := b.ahead(func(o *change) bool { return o.target == target && o.has(unix.FAN_CLOSE_WRITE) && o.at.dir != at.dir })
+	if o == nil {
+		return false
+	}
+	_, outside, ok := b.directory(o.at.dir, 0)
+	return ok && outside
+}
+
+// ahead looks for a change that comes soon. Others may come between.
+func (b *batch) ahead(is func(*change) bool) *change {
+	const near = 64
 	for i := b.next + 1; i < b.next+near; i++ {
 		if i >= len(b.changes) && !b.read() {
 			return nil
 		}
-		if o := &b.changes[i]; o.pid == pid && o.has(unix.FAN_RENAME) && o.at == at {
-			return o
+		if i < len(b.changes) && is(&b.changes[i]) {
+			return &b.changes[i]
 		}
 	}
 	return nil

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfBegun struct {
+	_    structs.HostLayout
+	Sock uint64
+	E    bpfEvent
+}
+
 type bpfDepths struct {
 	_     structs.HostLayout
 	Depth [4]uint32
@@ -49,12 +55,6 @@ type bpfEvent struct {
 	Laddr     [16]uint8
 	Raddr     [16]uint8
 	Comm      [16]int8
-}
-
-type bpfListener struct {
-	_    structs.HostLayout
-	Sock uint64
-	E    bpfEvent
 }
 
 type bpfPlace struct {
@@ -145,6 +145,7 @@ const (
 	bpfProgAfterUnshare        = "after_unshare"
 	bpfProgFind                = "find"
 	bpfProgOnCapable           = "on_capable"
+	bpfProgOnConnect           = "on_connect"
 	bpfProgOnConnect4          = "on_connect4"
 	bpfProgOnConnect6          = "on_connect6"
 	bpfProgOnExec              = "on_exec"
@@ -154,6 +155,7 @@ const (
 	bpfProgOnState             = "on_state"
 	bpfVarBudget               = "budget"
 	bpfVarCallsTold            = "calls_told"
+	bpfVarPortsTold            = "ports_told"
 	bpfVarRepeat               = "repeat"
 	bpfVarUnusedEvent          = "unused_event"
 	bpfVarUnusedProcess        = "unused_process"
@@ -229,6 +231,7 @@ type bpfProgramSpecs struct {
 	AfterUnshare        *ebpf.ProgramSpec `ebpf:"after_unshare"`
 	Find                *ebpf.ProgramSpec `ebpf:"find"`
 	OnCapable           *ebpf.ProgramSpec `ebpf:"on_capable"`
+	OnConnect           *ebpf.ProgramSpec `ebpf:"on_connect"`
 	OnConnect4          *ebpf.ProgramSpec `ebpf:"on_connect4"`
 	OnConnect6          *ebpf.ProgramSpec `ebpf:"on_connect6"`
 	OnExec              *ebpf.ProgramSpec `ebpf:"on_exec"`
@@ -259,6 +262,7 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	Budget        *ebpf.VariableSpec `ebpf:"budget"`
 	CallsTold     *ebpf.VariableSpec `ebpf:"calls_told"`
+	PortsTold     *ebpf.VariableSpec `ebpf:"ports_told"`
 	Repeat        *ebpf.VariableSpec `ebpf:"repeat"`
 	UnusedEvent   *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedProcess *ebpf.VariableSpec `ebpf:"unused_process"`
@@ -316,6 +320,7 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	Budget        *ebpf.Variable `ebpf:"budget"`
 	CallsTold     *ebpf.Variable `ebpf:"calls_told"`
+	PortsTold     *ebpf.Variable `ebpf:"ports_told"`
 	Repeat        *ebpf.Variable `ebpf:"repeat"`
 	UnusedEvent   *ebpf.Variable `ebpf:"unused_event"`
 	UnusedProcess *ebpf.Variable `ebpf:"unused_process"`
@@ -353,6 +358,7 @@ type bpfPrograms struct {
 	AfterUnshare        *ebpf.Program `ebpf:"after_unshare"`
 	Find                *ebpf.Program `ebpf:"find"`
 	OnCapable           *ebpf.Program `ebpf:"on_capable"`
+	OnConnect           *ebpf.Program `ebpf:"on_connect"`
 	OnConnect4          *ebpf.Program `ebpf:"on_connect4"`
 	OnConnect6          *ebpf.Program `ebpf:"on_connect6"`
 	OnExec              *ebpf.Program `ebpf:"on_exec"`
@@ -391,6 +397,7 @@ func (p *bpfPrograms) Close() error {
 		p.AfterUnshare,
 		p.Find,
 		p.OnCapable,
+		p.OnConnect,
 		p.OnConnect4,
 		p.OnConnect6,
 		p.OnExec,

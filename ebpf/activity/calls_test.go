@@ -43,7 +43,7 @@ func TestConnections(t *testing.T) {
 	b := sandbox(t, "")
 	b.work("connections")
 	connects, accepts := only(b.all(), KindConnect), only(b.all(), KindAccept)
-	if len(accepts) != 2 || len(connects) < 4 {
+	if len(accepts) != 2 || len(connects) != 5 {
 		t.Fatalf("%d accepted and %d connected: %+v", len(accepts), len(connects), connects)
 	}
 	find := func(protocol uint8, remote netip.AddrPort, result unix.Errno) Event {
@@ -65,7 +65,11 @@ func TestConnections(t *testing.T) {
 			t.Errorf("connected by %+v, accepted by %+v", c.Process, a.Process)
 		}
 	}
-	find(6, netip.MustParseAddrPort("127.0.0.1:1"), unix.ECONNREFUSED)
+	begun := find(6, netip.MustParseAddrPort("127.0.0.1:1"), 0)
+	failed := find(6, netip.MustParseAddrPort("127.0.0.1:1"), unix.ECONNREFUSED)
+	if begun.Local.Port() == 0 || begun.Local != failed.Local {
+		t.Errorf("begun from %v, failed from %v", begun.Local, failed.Local)
+	}
 	find(17, netip.MustParseAddrPort("127.0.0.1:9"), 0)
 	if !accepts[1].Remote.Addr().Is6() {
 		t.Errorf("accepted from %v", accepts[1].Remote)

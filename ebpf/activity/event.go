@@ -28,7 +28,7 @@ const (
 	KindLink                      // not told yet
 	KindSymlink                   // a symbolic link was made
 	KindTruncate                  // not told yet
-	KindConnect                   // a connection came to be or failed, or UDP's far end was set
+	KindConnect                   // a connection was begun, and once more when it failed; or UDP's far end was set
 	KindAccept                    // a connection came to one who listens
 	KindPrivilege                 // a process asked for what not every process may have
 	KindLost                      // events are missing here

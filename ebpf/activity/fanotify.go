@@ -56,9 +56,10 @@ type change struct {
 
 func (c *change) has(mask uint64) bool { return c.mask&mask != 0 }
 
-// newGroup begins to watch the file system that dir is in. The group never
-// makes a process wait.
-func newGroup(dir string) (int, error) {
+// NewGroup begins to watch the file system that dir is in: a descriptor that
+// reads of changes, and never waits. No process waits for who reads. The error
+// wraps ErrNotSupported where the kernel or the file system cannot tell.
+func NewGroup(dir string) (int, error) {
 	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_NONBLOCK|unix.FAN_CLOEXEC|unix.FAN_REPORT_DFID_NAME_TARGET, unix.O_RDONLY)
 	if err != nil {
 		return -1, watchError("make a fanotify group", err)

@@ -77,7 +77,7 @@ func (r *Recorder) Watch(sandbox uint32, root, upper string) error {
 }
 
 func (r *Recorder) newFileWatch(t tree) (*fileWatch, error) {
-	group, err := newGroup(t.path())
+	group, err := NewGroup(t.path())
 	if err != nil {
 		return nil, err
 	}
@@ -105,10 +105,7 @@ func (r *Recorder) lookAll() (events []Event, all bool) {
 	all = true
 	ready := make([]unix.EpollEvent, 64)
 	for seen := map[int32]bool{}; ; {
-		n, err := unix.EpollWait(r.epoll, ready, 0)
-		if err != nil || n == 0 {
-			return events, all
-		}
+		n := r.ready(ready)
 		fresh := false
 		for _, e := range ready[:n] {
 			if seen[e.Fd] {
@@ -123,6 +120,20 @@ func (r *Recorder) lookAll() (events []Event, all bool) {
 			return events, all
 		}
 	}
+}
+
+// ready says which groups have something to read, and how many.
+func (r *Recorder) ready(list []unix.EpollEvent) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return 0
+	}
+	n, err := unix.EpollWait(r.epoll, list, 0)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // lookAt looks at one group.
@@ -155,7 +166,7 @@ func (r *Recorder) lookLocked(sandbox uint32, w *watch) []Event {
 
 // maxChanges is how many changes of one file system are taken at one look, so
 // that nobody else waits long.
-const maxChanges = 1 << 11
+const maxChanges = 1 << 9
 
 // look reads one group and tells what it says; done when that is all.
 func (r *Recorder) look(sandbox uint32, w *watch, f *fileWatch, most int) (events []Event, done bool) {

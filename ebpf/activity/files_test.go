@@ -26,7 +26,7 @@ func touch(args []string) {
 }
 
 // mount mounts something for a test.
-func mount(t *testing.T, kind, at, options string) {
+func mount(t testing.TB, kind, at, options string) {
 	t.Helper()
 	if err := unix.Mount("activity-test", at, kind, 0, options); err != nil {
 		t.Fatalf("mount %s: %v", kind, err)
@@ -39,7 +39,7 @@ func mount(t *testing.T, kind, at, options string) {
 }
 
 // overlay makes a root as a sandbox has it: an image with files, and a disk.
-func overlay(t *testing.T) (root, upper string) {
+func overlay(t testing.TB) (root, upper string) {
 	t.Helper()
 	dir := real(t, t.TempDir())
 	mount(t, "tmpfs", dir, "mode=755")
@@ -112,6 +112,7 @@ func TestFilesOfAnOverlay(t *testing.T) {
 		{"cat etc/read >/dev/null", nil},
 		{"echo a >>etc/passwd", []told{{KindOpen, "/etc/passwd", ""}}},
 		{"echo a >etc/passwd && echo b >etc/passwd", []told{{KindOpen, "/etc/passwd", ""}}},
+		{"echo a >>etc/passwd && rm etc/passwd", []told{{KindOpen, "/etc/passwd", ""}, {KindUnlink, "/etc/passwd", ""}}},
 		{"echo a >new && echo b >>new", []told{{KindCreate, "/new", ""}}},
 		{"rm etc/gone", []told{{KindUnlink, "/etc/gone", ""}}},
 		{"rm etc/gone && echo x >etc/gone && rm etc/gone", []told{{KindUnlink, "/etc/gone", ""}, {KindCreate, "/etc/gone", ""}, {KindUnlink, "/etc/gone", ""}}},

@@ -61,3 +61,21 @@ func newActor(p *bpfProcess) actor {
 		sandbox: p.Sandbox, end: time.Duration(p.End), known: true,
 	}
 }
+
+// remember keeps who has a number, for kernels that cannot be asked.
+func (r *Recorder) remember(e *Event) {
+	switch {
+	case r.programs.Programs["find"] != nil:
+	case e.Kind == KindExit:
+		delete(r.seen, e.Process.ID)
+	default:
+		r.seen[e.Process.ID] = e.Process
+	}
+}
+
+// recall completes an event of a file with what is known of its process.
+func (r *Recorder) recall(e *Event) {
+	if p, ok := r.seen[e.Process.ID]; ok && e.Process.Start == 0 {
+		e.Process = p
+	}
+}

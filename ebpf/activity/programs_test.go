@@ -24,6 +24,7 @@ var workloads = map[string]func(args []string){
 	"spawn":       spawn,
 	"trace":       trace,
 	"files":       files,
+	"uring":       uring,
 	"touch":       touch,
 	"connections": connections,
 	"privileges":  privileges,
@@ -96,7 +97,7 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
-func real(t *testing.T, path string) string {
+func real(t testing.TB, path string) string {
 	t.Helper()
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {

@@ -48,6 +48,7 @@ func (r *Recorder) Read() (Event, error) {
 		if e.Time > r.heldAt {
 			r.release()
 		}
+		r.remember(&e)
 		return r.after(e, lost), nil
 	}
 }
@@ -90,6 +91,9 @@ func (r *Recorder) lookAround() {
 func (r *Recorder) release() {
 	if len(r.held) == 0 {
 		return
+	}
+	for i := range r.held {
+		r.recall(&r.held[i])
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

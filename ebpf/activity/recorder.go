@@ -39,14 +39,15 @@ type Recorder struct {
 	maps     bpfMaps
 	links    []link.Link
 	ring     *ringbuf.Reader
-	record   ringbuf.Record // Read's
-	polled   time.Time      // Read's
-	looked   time.Time      // Read's: when files were looked at last
-	held     []Event        // Read's: what was found then, until all events before are told
-	heldAt   time.Duration  // Read's
-	rounds   atomic.Uint64  // how often files were looked at
-	buffer   []byte         // for reading what happened to files
-	epoll    int            // of all groups
+	record   ringbuf.Record  // Read's
+	polled   time.Time       // Read's
+	looked   time.Time       // Read's: when files were looked at last
+	held     []Event         // Read's: what was found then, until all events before are told
+	heldAt   time.Duration   // Read's
+	seen     map[int]Process // Read's: by their number, where the kernel cannot be asked
+	rounds   atomic.Uint64   // how often files were looked at
+	buffer   []byte          // for reading what happened to files
+	epoll    int             // of all groups
 	budget   uint64
 	missing  []string
 
@@ -69,8 +70,10 @@ type watch struct {
 // Open loads the programs and attaches them. Nothing is told before Add.
 func Open(o Options) (*Recorder, error) {
 	kernel.FreeMemlock()
-	if err := kernel.MountTracing(); err != nil {
-		return nil, unsupported(err)
+	if o.Calls {
+		if err := kernel.MountTracing(); err != nil {
+			return nil, unsupported(err)
+		}
 	}
 	spec, err := loadBpf()
 	if err != nil {
@@ -79,14 +82,13 @@ func Open(o Options) (*Recorder, error) {
 	if err := o.apply(spec); err != nil {
 		return nil, err
 	}
-	missing := adapt(spec)
-	c, err := ebpf.NewCollection(spec)
+	c, missing, err := load(spec)
 	if err != nil {
-		return nil, fmt.Errorf("load the activity programs: %w", unsupported(err))
+		return nil, err
 	}
 	r := &Recorder{
 		programs: c, missing: missing, budget: uint64(o.Budget),
-		watched: map[uint32]*watch{}, byGroup: map[int32]uint32{},
+		watched: map[uint32]*watch{}, byGroup: map[int32]uint32{}, seen: map[int]Process{},
 		buffer: make([]byte, 64<<10), epoll: -1,
 	}
 	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -163,11 +165,10 @@ func attach(section string, p *ebpf.Program) (link.Link, error) {
 	switch kind {
 	case "syscall":
 		return nil, nil
-	case "cgroup":
-		at := ebpf.AttachCGroupInet4Connect
-		if rest == "connect6" {
-			at = ebpf.AttachCGroupInet6Connect
-		}
+	case "cgroup", "sockops":
+		at := map[string]ebpf.AttachType{
+			"connect4": ebpf.AttachCGroupInet4Connect, "connect6": ebpf.AttachCGroupInet6Connect, "": ebpf.AttachCGroupSockOps,
+		}[rest]
 		return link.AttachCgroup(link.CgroupOptions{Path: unifiedRoot(), Attach: at, Program: p})
 	case "tp":
 		group, name, _ := strings.Cut(rest, "/")

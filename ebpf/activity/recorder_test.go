@@ -134,7 +134,7 @@ func removeGroup(t *testing.T, dir string) {
 	t.Error(err)
 }
 
-func anyHierarchy(t *testing.T) string {
+func anyHierarchy(t testing.TB) string {
 	t.Helper()
 	for _, dir := range hierarchies() {
 		return dir

@@ -1,30 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 #pragma once
 /* Connections over IP. TCP is seen where sockets change their state, which no
- * way around system calls avoids. UDP is seen where its far end is set. */
+ * way around system calls avoids, and where the first packet is about to leave,
+ * because the socket has its own port then. UDP is seen where its far end is
+ * set. */
 #include "activity.h"
 
 enum { ESTABLISHED = 1, SYN_SENT = 2, SYN_RECV = 3, CLOSED = 7, LISTEN = 10 };
 
-/* Sockets that try to connect, with the event to be told. */
+const volatile bool ports_told = true; /* by on_connect, which is attached */
+
+/* What a process began to do with a socket, with the event to be told. */
+struct begun {
+	__u64 sock; /* its address, as a number */
+	struct event e;
+};
+
+/* Sockets that try to connect. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1 << 13);
 	__type(key, __u64);
-	__type(value, struct event);
+	__type(value, struct begun);
 } connecting SEC(".maps");
 
 /* Who listens: connections come to be when nobody in particular runs. */
 struct place { __u32 net; __u16 port, family; };
-struct listener {
-	__u64 sock;
-	struct event e;
-};
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1 << 13);
 	__type(key, struct place);
-	__type(value, struct listener);
+	__type(value, struct begun);
 } listening SEC(".maps");
 
 /* The addresses that the kernel holds. */
@@ -54,34 +60,40 @@ static __always_inline struct place place_of(const struct sock *sk)
 	return p;
 }
 
-/* A connection that was begun did or did not come to be. */
+/* Tells what a process began to do, as it stands now. */
+static __always_inline int tell(struct begun *b, const struct sock *sk, int result)
+{
+	struct event e = b->e;
+	e.time = bpf_ktime_get_boot_ns();
+	e.ret = result;
+	endpoints(&e, sk);
+	if (!e.lport) /* it was given back */
+		e.lport = b->e.lport;
+	return emit(&e, sizeof(e));
+}
+
+/* A connection that was begun came to be, or failed, which is told. */
 static __always_inline int connected(const struct sock *sk, bool good)
 {
 	__u64 key = (__u64)sk;
-	struct event *begun = bpf_map_lookup_elem(&connecting, &key), e;
-	if (!begun)
+	struct begun *b = bpf_map_lookup_elem(&connecting, &key);
+	if (!b)
 		return 0;
-	e = *begun;
+	if (!good) {
+		int error = BPF_CORE_READ(sk, sk_err);
+		tell(b, sk, error ? -error : -ECONNABORTED);
+	}
 	bpf_map_delete_elem(&connecting, &key);
-	e.time = bpf_ktime_get_boot_ns();
-	int error = BPF_CORE_READ(sk, sk_err);
-	e.ret = good ? 0 : error ? -error : -ECONNABORTED;
-	__builtin_memset(e.raddr, 0, sizeof(e.raddr));
-	__builtin_memset(e.laddr, 0, sizeof(e.laddr));
-	endpoints(&e, sk);
-	return emit(&e, sizeof(e));
+	return 0;
 }
 
 static __always_inline int accepted(const struct sock *sk)
 {
 	struct place p = place_of(sk);
-	struct listener *l = bpf_map_lookup_elem(&listening, &p);
+	struct begun *l = bpf_map_lookup_elem(&listening, &p);
 	if (!l)
 		return 0;
-	struct event e = l->e;
-	e.time = bpf_ktime_get_boot_ns();
-	endpoints(&e, sk);
-	return emit(&e, sizeof(e));
+	return tell(l, sk, 0);
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -93,7 +105,7 @@ int BPF_PROG(on_state, const struct sock *sk, int old, int now)
 		return accepted(sk);
 	if (old == LISTEN) {
 		struct place p = place_of(sk);
-		struct listener *l = bpf_map_lookup_elem(&listening, &p);
+		struct begun *l = bpf_map_lookup_elem(&listening, &p);
 		if (l && l->sock == (__u64)sk)
 			bpf_map_delete_elem(&listening, &p);
 		return 0;
@@ -104,19 +116,32 @@ int BPF_PROG(on_state, const struct sock *sk, int old, int now)
 	__u32 sandbox = owner(t);
 	if (!sandbox)
 		return 0;
+	struct begun b = { .sock = (__u64)sk };
 	if (now == SYN_SENT) {
-		struct event e;
-		fill(&e, t, sandbox, KIND_CONNECT);
-		__u64 key = (__u64)sk;
-		endpoints(&e, sk);
-		bpf_map_update_elem(&connecting, &key, &e, BPF_ANY);
-		return 0;
+		fill(&b.e, t, sandbox, KIND_CONNECT);
+		bpf_map_update_elem(&connecting, &b.sock, &b, BPF_ANY);
+		return ports_told ? 0 : tell(&b, sk, 0);
 	}
-	struct listener l = { .sock = (__u64)sk };
-	fill(&l.e, t, sandbox, KIND_ACCEPT);
+	fill(&b.e, t, sandbox, KIND_ACCEPT);
 	struct place p = place_of(sk);
-	bpf_map_update_elem(&listening, &p, &l, BPF_ANY);
+	bpf_map_update_elem(&listening, &p, &b, BPF_ANY);
 	return 0;
+}
+
+SEC("sockops")
+int on_connect(struct bpf_sock_ops *ctx)
+{
+	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
+		return 1;
+	struct bpf_sock *sk = ctx->sk;
+	__u64 key = (__u64)sk;
+	struct begun *b = sk ? bpf_map_lookup_elem(&connecting, &key) : 0;
+	if (b) {
+		const struct sock *full = (void *)b->sock;
+		b->e.lport = BPF_CORE_READ(full, __sk_common.skc_num);
+		tell(b, full, 0);
+	}
+	return 1;
 }
 
 static __always_inline int datagrams(struct bpf_sock_addr *ctx, bool six)
