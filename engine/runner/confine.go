@@ -8,10 +8,11 @@ import (
 )
 
 // Confiner makes rules about programs and files hold for an instance, from
-// before it runs anything of a sandbox until it has ended.
+// before it runs anything of a sandbox until it has ended; engine/confine does.
 type Confiner interface {
-	// Confine replaces an instance's rules; nil lifts them. It fails when it
-	// cannot make all of them hold.
+	// Confine replaces the rules of an instance that runs; nil lifts them, also
+	// when it has ended or never had any. It fails when it cannot make all of
+	// them hold.
 	Confine(ctx context.Context, h driver.Handle, rules *engine.ExecFileRules) error
 }
 
@@ -32,6 +33,14 @@ func (r *Runner) confine(ctx context.Context, in *instance, rules *engine.ExecFi
 	return nil
 }
 
+// release lifts the rules of an instance, which has ended or is to run without.
+func (r *Runner) release(ctx context.Context, h driver.Handle) error {
+	if r.cfg.Confiner == nil {
+		return nil
+	}
+	return r.cfg.Confiner.Confine(ctx, h, nil)
+}
+
 // SetRules implements engine.Runner.
 func (r *Runner) SetRules(ctx context.Context, sandbox string, rules *engine.ExecFileRules) error {
 	defer r.lock(sandbox)()
@@ -40,8 +49,8 @@ func (r *Runner) SetRules(ctx context.Context, sandbox string, rules *engine.Exe
 		return err
 	}
 	if in.state() == engine.StateStarted {
-		if rules == nil && r.cfg.Confiner != nil {
-			err = r.cfg.Confiner.Confine(ctx, in.handle(), nil)
+		if rules == nil {
+			err = r.release(ctx, in.handle())
 		} else {
 			err = r.confine(ctx, in, rules)
 		}

@@ -303,7 +303,7 @@ func (r *Runner) unmake(ctx context.Context, in *instance) error {
 	if err != nil {
 		return err // the mounts below are in use
 	}
-	if err := r.confine(ctx, in, nil); err != nil {
+	if err := r.release(ctx, h); err != nil {
 		return err
 	}
 	if err := r.cfg.Roots.Unmount(ctx, r.rootDir(id)); err != nil {
