@@ -15,7 +15,9 @@ import (
 
 type bpfBox struct {
 	_        structs.HostLayout
+	First    uint32
 	Automata [3]uint32
+	Last     uint32
 }
 
 type bpfCount struct {

@@ -14,13 +14,12 @@ char LICENSE[] SEC("license") = "GPL";
 static __always_inline int judge_one(__u8 op, __u32 list, struct dentry *d, struct vfsmount *v)
 {
 	struct subject j = {};
-	struct box *b = begin(&j, op);
-	if (!b || !b->automata[list])
+	if (!begin(&j, op) || !j.box.automata[list])
 		return 0;
 	if (!room(&j))
 		return -EPERM;
 	find(&j, d, v);
-	return judge(&j, b, list);
+	return judge(&j, list);
 }
 
 SEC("lsm/bprm_check_security")
@@ -40,12 +39,11 @@ int BPF_PROG(open, struct file *f, int ret)
 	if (ret)
 		return ret;
 	struct subject j = {};
-	struct box *b = begin(&j, OP_OPEN);
-	if (!b)
+	if (!begin(&j, OP_OPEN))
 		return 0;
 	__u32 mode = BPF_CORE_READ(f, f_mode), how = BPF_CORE_READ(f, f_flags);
-	bool write = b->automata[LIST_WRITE] && (mode & FMODE_WRITE || how & O_TRUNC);
-	bool read = b->automata[LIST_READ] && mode & FMODE_READ && !(how & O_EXEC);
+	bool write = j.box.automata[LIST_WRITE] && (mode & FMODE_WRITE || how & O_TRUNC);
+	bool read = j.box.automata[LIST_READ] && mode & FMODE_READ && !(how & O_EXEC);
 	if (!write && !read)
 		return 0;
 	struct vfsmount *v = BPF_CORE_READ(f, f_path.mnt);
@@ -55,9 +53,9 @@ int BPF_PROG(open, struct file *f, int ret)
 	if (!room(&j))
 		return -EPERM;
 	find(&j, BPF_CORE_READ(f, f_path.dentry), v);
-	int err = write ? judge(&j, b, LIST_WRITE) : 0;
+	int err = write ? judge(&j, LIST_WRITE) : 0;
 	if (!err && read)
-		err = judge(&j, b, LIST_READ);
+		err = judge(&j, LIST_READ);
 	return err;
 }
 
@@ -89,11 +87,11 @@ struct ends { __u32 from, to; };
 /* Refuses a new name under which a list would refuse less, or by another rule: in
  * the moment of a change, a name may be read that is neither the old nor the new
  * one. A directory takes all with it that lies below. */
-static __noinline int gains(struct subject *j, struct box *b, __u32 list, struct ends *e, bool directory)
+static __noinline int gains(struct subject *j, __u32 list, struct ends *e, bool directory)
 {
-	if (!b || !e || list >= LISTS || !b->automata[list])
+	if (!e || list >= LISTS || !j->box.automata[list])
 		return 0;
-	__u32 automaton = b->automata[list];
+	__u32 automaton = j->box.automata[list];
 	union row *from = row_of(automaton, e->from), *to = row_of(automaton, e->to);
 	if (!from || !to)
 		return refuse(j, list, automaton, 0, FLAG_UNSURE);
@@ -106,29 +104,28 @@ static __noinline int gains(struct subject *j, struct box *b, __u32 list, struct
 static __always_inline int moved(__u8 op, struct dentry *from, struct vfsmount *from_mnt, struct dentry *to, struct vfsmount *to_mnt)
 {
 	struct subject j = {};
-	struct box *b = begin(&j, op);
-	if (!b)
+	if (!begin(&j, op))
 		return 0;
 	if (!room(&j))
 		return -EPERM;
 	bool directory = (BPF_CORE_READ(from, d_inode, i_mode) & S_IFMT) == S_IFDIR;
 	struct ends e[LISTS] = {};
 	find(&j, to, to_mnt);
-	int err = judge(&j, b, LIST_WRITE);
+	int err = judge(&j, LIST_WRITE);
 	if (err)
 		return err;
 	for (int i = 0; i < LISTS; i++)
-		if (b->automata[i])
-			e[i].to = end(&j, b->automata[i], directory);
+		if (j.box.automata[i])
+			e[i].to = end(&j, j.box.automata[i], directory);
 	find(&j, from, from_mnt);
-	err = judge(&j, b, LIST_WRITE);
+	err = judge(&j, LIST_WRITE);
 	if (err)
 		return err;
 	for (int i = 0; i < LISTS; i++) {
-		if (!b->automata[i])
+		if (!j.box.automata[i])
 			continue;
-		e[i].from = end(&j, b->automata[i], directory);
-		err = gains(&j, b, i, &e[i], directory);
+		e[i].from = end(&j, j.box.automata[i], directory);
+		err = gains(&j, i, &e[i], directory);
 		if (err)
 			return err;
 	}

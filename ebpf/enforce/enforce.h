@@ -31,8 +31,10 @@ union row {
 	__u8 class[256];
 };
 
-/* The automaton of each list of a sandbox, 0 for none. It is replaced whole. */
-struct box { __u32 automata[LISTS]; };
+/* The automaton of each list of a sandbox, 0 for none. It is replaced whole. The
+ * number of the sandbox is around it, because the kernel may use the memory of
+ * one that was replaced for another sandbox while it is read. */
+struct box { __u32 first, automata[LISTS], last; };
 
 struct count {
 	__u64 second, used; /* events since then */
@@ -105,6 +107,7 @@ struct {
 struct subject {
 	struct scratch *s;
 	__u32 sandbox;
+	struct box box;
 	__u32 from; /* where the path begins in its buffer */
 	__u8 op;
 	bool unsure;
@@ -218,24 +221,45 @@ static __always_inline union row *row_of(__u32 automaton, __u32 row)
 }
 
 /* Judges the path by one list. */
-static __noinline int judge(struct subject *j, struct box *b, __u32 list)
+static __noinline int judge(struct subject *j, __u32 list)
 {
-	if (!b || list >= LISTS || !b->automata[list])
+	if (list >= LISTS || !j->box.automata[list])
 		return 0;
-	__u32 automaton = b->automata[list];
+	__u32 automaton = j->box.automata[list];
 	union row *row = row_of(automaton, end(j, automaton, false));
 	if (!row)
 		return refuse(j, list, automaton, 0, FLAG_UNSURE);
 	return row->deny ? refuse(j, list, automaton, row->rule, 0) : 0;
 }
 
-/* The rules of the current process, 0 for none. */
-static __always_inline struct box *begin(struct subject *j, __u8 op)
+/* Copies the rules of a sandbox, against the order in which they are written. */
+static __always_inline bool copy_box(struct subject *j, volatile struct box *b)
 {
-	struct task_struct *t = me();
-	j->sandbox = owner(t);
+	__u32 last = b->last;
+	for (int i = 0; i < LISTS; i++)
+		j->box.automata[i] = b->automata[i];
+	return last == j->sandbox && b->first == j->sandbox;
+}
+
+#define UNKNOWN 0xffffffff /* the number of no automaton: all is refused */
+
+/* Finds the rules of the current process; false when there are none. */
+static __always_inline bool begin(struct subject *j, __u8 op)
+{
 	j->op = op;
-	return j->sandbox ? bpf_map_lookup_elem(&boxes, &j->sandbox) : 0;
+	j->sandbox = owner(me());
+	if (!j->sandbox)
+		return false;
+	for (int try = 0; try < 3; try++) {
+		struct box *b = bpf_map_lookup_elem(&boxes, &j->sandbox);
+		if (!b)
+			return false;
+		if (copy_box(j, b))
+			return true;
+	}
+	for (int i = 0; i < LISTS; i++)
+		j->box.automata[i] = UNKNOWN;
+	return true;
 }
 
 /* Room for the path. Without it nothing can be judged. */

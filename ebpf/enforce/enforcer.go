@@ -159,6 +159,23 @@ func (e *Enforcer) adopt() error {
 	return err
 }
 
+// Number is the sandbox that a control group is of, 0 when its processes are not
+// judged.
+func (e *Enforcer) Number(group string) (uint32, error) {
+	g, err := kernel.FindGroup(group)
+	if err != nil {
+		return 0, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for sandbox, b := range e.boxes {
+		if b.group == g.ID {
+			return sandbox, nil
+		}
+	}
+	return 0, nil
+}
+
 // Last is the highest number of a sandbox with rules, 0 when there is none.
 func (e *Enforcer) Last() (last uint32) {
 	e.mu.Lock()
@@ -224,15 +241,18 @@ func (e *Enforcer) putLocked(sandbox uint32, g kernel.Group, next, old *box) err
 			return err
 		}
 	}
-	if err := e.maps.Boxes.Put(sandbox, bpfBox{Automata: next.automata}); err != nil {
+	if err := e.maps.Boxes.Put(sandbox, bpfBox{First: sandbox, Automata: next.automata, Last: sandbox}); err != nil {
 		return err
+	}
+	if old != nil && old.group == g.ID {
+		return nil
 	}
 	err := e.maps.Groups.Put(g.ID, sandbox)
 	if err == nil {
 		return nil
 	}
 	if old != nil {
-		return errors.Join(err, e.maps.Boxes.Put(sandbox, bpfBox{Automata: old.automata}))
+		return errors.Join(err, e.maps.Boxes.Put(sandbox, bpfBox{First: sandbox, Automata: old.automata, Last: sandbox}))
 	}
 	return errors.Join(err, gone(e.maps.Boxes.Delete(sandbox)), gone(e.maps.Counts.Delete(sandbox)))
 }

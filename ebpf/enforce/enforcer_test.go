@@ -354,11 +354,14 @@ func TestRulesOutliveTheProcess(t *testing.T) {
 	if ev := next(t, e, a); ev.Path != dir+"/a" {
 		t.Errorf("got %+v", ev)
 	}
-	// The next process may count anew: the group is what stays.
-	a.sandbox = lastSandbox.Add(1)
-	if last := e.Last(); last != a.sandbox-1 {
-		t.Errorf("the last is %d, want %d", last, a.sandbox-1)
+	if n, err := e.Number(a.group); err != nil || n != a.sandbox {
+		t.Errorf("the group is of %d, %v; want %d", n, err, a.sandbox)
 	}
+	if last := e.Last(); last != b.sandbox {
+		t.Errorf("the last is %d, want %d", last, b.sandbox)
+	}
+	// The group is what stays when the next process counts anew.
+	a.sandbox = lastSandbox.Add(1)
 	set(t, e, a, Rules{Write: List{Rules: []Rule{{Path: dir + "/a", Deny: true}}}})
 	b.mayNot("write", dir+"/b")
 	home := filepath.Join(shared.dir, "enforce")

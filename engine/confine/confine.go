@@ -18,6 +18,7 @@ import (
 type Kernel interface {
 	Set(sandbox uint32, group string, r enforce.Rules) error
 	Remove(sandbox uint32) error
+	Number(group string) (uint32, error)
 	Last() uint32
 	Settle() error
 	Read(ctx context.Context) (enforce.Event, error)
@@ -51,7 +52,7 @@ func Open(dir string, d driver.Driver, log *slog.Logger) (*Confiner, error) {
 	k, err := enforce.Open(dir)
 	if errors.Is(err, enforce.ErrUnsupported) {
 		return nil, engine.Errorf(engine.KindUnsupported, "%v", err).
-			WithHint("Linux 6.1 or later with BPF LSM is needed, as Debian has it").Wrap(err)
+			WithHint("Linux 6.1 or later with BPF LSM is needed, as Debian has it")
 	}
 	if err != nil {
 		return nil, err
@@ -77,10 +78,9 @@ func (c *Confiner) Confine(ctx context.Context, h driver.Handle, rules *engine.E
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n, known := c.numbers[h.ID]
-	if !known {
-		c.last++
-		n = c.last
+	n, err := c.numberLocked(h.ID, group)
+	if err != nil {
+		return err
 	}
 	if err := c.kernel.Set(n, group, compiled); err != nil {
 		return engine.Errorf(engine.KindInvalid, "policy %s: the rules about programs and files cannot be enforced: %v", rules.Policy, err).
@@ -88,6 +88,20 @@ func (c *Confiner) Confine(ctx context.Context, h driver.Handle, rules *engine.E
 	}
 	c.numbers[h.ID], c.ids[n] = n, h.ID
 	return nil
+}
+
+// numberLocked is the number of an instance: that of an earlier run, when one
+// gave it rules.
+func (c *Confiner) numberLocked(id, group string) (uint32, error) {
+	if n, ok := c.numbers[id]; ok {
+		return n, nil
+	}
+	n, err := c.kernel.Number(group)
+	if n == 0 && err == nil {
+		c.last++
+		n = c.last
+	}
+	return n, err
 }
 
 func (c *Confiner) release(id string) error {

@@ -39,6 +39,12 @@ func (k *memory) Remove(n uint32) error {
 	delete(k.rules, n)
 	return k.fail
 }
+func (k *memory) Number(group string) (uint32, error) {
+	if group == "/groups/a-0" {
+		return 5, nil
+	}
+	return 0, nil
+}
 func (k *memory) Last() uint32  { return 41 }
 func (k *memory) Settle() error { k.settled = true; return nil }
 func (k *memory) Close() error  { return nil }
@@ -62,13 +68,13 @@ func TestConfine(t *testing.T) {
 	k := newKernel()
 	c := New(k, groups{}, slog.New(slog.DiscardHandler))
 	rules := &engine.ExecFileRules{Policy: "p", Exec: policies.Paths{Deny: []string{"/usr/bin/nc"}}}
-	one, two := driver.Handle{ID: "a-1"}, driver.Handle{ID: "a-2"}
-	for _, h := range []driver.Handle{one, two, one} {
+	one, two, old := driver.Handle{ID: "a-1"}, driver.Handle{ID: "a-2"}, driver.Handle{ID: "a-0"}
+	for _, h := range []driver.Handle{one, two, one, old} {
 		if err := c.Confine(t.Context(), h, rules); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff(map[uint32]string{42: "/groups/a-1", 43: "/groups/a-2"}, k.groups); diff != "" {
+	if diff := cmp.Diff(map[uint32]string{42: "/groups/a-1", 43: "/groups/a-2", 5: "/groups/a-0"}, k.groups); diff != "" {
 		t.Errorf("groups (-want +got):\n%s", diff)
 	}
 	k.fail = errors.New("too many")
@@ -84,8 +90,8 @@ func TestConfine(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if len(k.rules) != 1 {
-		t.Errorf("%d sandboxes have rules, want 1", len(k.rules))
+	if len(k.rules) != 2 {
+		t.Errorf("%d sandboxes have rules, want 2", len(k.rules))
 	}
 }
 
