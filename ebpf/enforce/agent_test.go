@@ -72,6 +72,7 @@ var acts = map[string]func([]string) error{
 	},
 	"memory": runMemory,
 	"writes": writes,
+	"tries":  tries,
 	"bind":   func(a []string) error { return listen(a[0]) },
 	"deep":   deep,
 }
@@ -88,6 +89,15 @@ func open1(path string, flags int) error {
 func writes(a []string) (err error) {
 	n, err := strconv.Atoi(a[1])
 	for range n {
+		err = open1(a[0], unix.O_WRONLY)
+	}
+	return err
+}
+
+// tries opens a file until that works, or so often.
+func tries(a []string) (err error) {
+	n, err := strconv.Atoi(a[1])
+	for err = unix.EPERM; n > 0 && err == unix.EPERM; n-- {
 		err = open1(a[0], unix.O_WRONLY)
 	}
 	return err

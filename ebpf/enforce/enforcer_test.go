@@ -380,6 +380,33 @@ func TestRulesOutliveTheProcess(t *testing.T) {
 	}
 }
 
+// TestChangesLeaveNoGap has two sandboxes get other rules again and again. All
+// of them refuse one file; those of the other sandbox do not.
+func TestChangesLeaveNoGap(t *testing.T) {
+	e, a, b := open(t), startAgent(t), startAgent(t)
+	dir := tree(t, "file")
+	one := Rules{Write: List{Deny: true, Rules: []Rule{{Path: dir + "/other"}}}}
+	two := Rules{Write: List{Rules: []Rule{{Path: dir + "/f*", Deny: true}}}}
+	free := Rules{Write: List{Rules: []Rule{{Path: dir + "/other", Deny: true}}}}
+	set(t, e, a, one)
+	done := make(chan unix.Errno)
+	go func() { done <- a.do("tries", dir+"/file", "20000") }()
+	for {
+		select {
+		case errno := <-done:
+			if errno != unix.EPERM {
+				t.Errorf("error number %d, want EPERM", int(errno))
+			}
+			return
+		default:
+		}
+		set(t, e, b, free)
+		set(t, e, a, two)
+		set(t, e, b, one)
+		set(t, e, a, one)
+	}
+}
+
 // TestAutomataAreShared is about the table in the kernel: it must not grow.
 func TestAutomataAreShared(t *testing.T) {
 	e, a, b := open(t), startAgent(t), startAgent(t)
