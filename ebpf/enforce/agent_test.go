@@ -95,12 +95,14 @@ func writes(a []string) (err error) {
 }
 
 // tries opens a file until that works, or so often.
-func tries(a []string) (err error) {
+func tries(a []string) error {
 	n, err := strconv.Atoi(a[1])
-	for err = unix.EPERM; n > 0 && err == unix.EPERM; n-- {
-		err = open1(a[0], unix.O_WRONLY)
+	for ; n > 0 && err == nil; n-- {
+		if errno := open1(a[0], unix.O_WRONLY); errno != unix.EPERM {
+			return errno
+		}
 	}
-	return err
+	return errors.Join(err, unix.EPERM)
 }
 
 // again opens a file for writing by a descriptor that names it only.

@@ -39,6 +39,7 @@ func (k *memory) Remove(n uint32) error {
 	delete(k.rules, n)
 	return k.fail
 }
+
 func (k *memory) Number(group string) (uint32, error) {
 	if group == "/groups/a-0" {
 		return 5, nil
