@@ -107,10 +107,8 @@ func (s sandboxes) Update(ctx context.Context, ref engine.SandboxRef, u engine.U
 	if sb.State == engine.StateDestroying {
 		return engine.Sandbox{}, inProgress(sb.Name, string(sb.State))
 	}
-	if u.AutoStop != nil || u.TTL != nil {
-		if err := s.permitsChange(ctx, &sb, func(row *store.Sandbox) { apply(row, u) }); err != nil {
-			return engine.Sandbox{}, public(err)
-		}
+	if err := s.permitsChange(ctx, &sb, func(row *store.Sandbox) { apply(row, u) }); err != nil {
+		return engine.Sandbox{}, public(err)
 	}
 	// The state may change in between; a new start from its new value does it.
 	for try := 0; ; try++ {
@@ -191,7 +189,8 @@ func (s sandboxes) updateNetwork(ctx context.Context, ref engine.SandboxRef, u e
 	if err := s.write(ctx, sb, func(row *store.Sandbox) { apply(row, u) }); err != nil {
 		return engine.Sandbox{}, err
 	}
-	if sb.State == engine.StateStarted && (sb.Policy != old.Policy || !reflect.DeepEqual(old.Network, sb.Network)) {
+	moved := sb.Policy != old.Policy
+	if sb.State == engine.StateStarted && (moved || !reflect.DeepEqual(old.Network, sb.Network)) {
 		err = s.applyPolicy(ctx, sb.ID)
 	}
 	if err != nil {
@@ -199,7 +198,7 @@ func (s sandboxes) updateNetwork(ctx context.Context, ref engine.SandboxRef, u e
 		werr := s.write(undo, sb, func(row *store.Sandbox) {
 			row.Network, row.Policy, row.Lifecycle = old.Network, old.Policy, old.Lifecycle
 		})
-		if werr == nil && old.Policy != sb.Policy {
+		if werr == nil && moved {
 			werr = s.applyPolicy(undo, sb.ID)
 		}
 		if werr != nil {

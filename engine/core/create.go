@@ -83,7 +83,7 @@ func (s sandboxes) repeated(ctx context.Context, known store.Idempotency, print 
 	if err != nil {
 		return engine.Sandbox{}, err
 	}
-	return s.view(&sb), nil
+	return s.view(&sb), reachable(ctx, &sb)
 }
 
 func fingerprint(req engine.CreateSandbox) string {
@@ -159,7 +159,7 @@ func (s sandboxes) conceive(ctx context.Context, req engine.CreateSandbox) (*bir
 	if req.Image != "" {
 		b.pull, b.row.Image = req.Image, req.Image
 		b.row.Resources = merge(req.Resources, defaultResources)
-		return b, s.put(ctx, b, req, "")
+		return b, s.govern(ctx, b, req, "")
 	}
 	sn, err := s.usable(ctx, engine.SnapshotRef{OrganizationID: req.OrganizationID, IDOrName: cmp.Or(req.Snapshot, s.DefaultSnapshot)})
 	if err != nil {
@@ -168,15 +168,7 @@ func (s sandboxes) conceive(ctx context.Context, req engine.CreateSandbox) (*bir
 	if err := b.from(sn); err != nil {
 		return nil, err
 	}
-	return b, s.put(ctx, b, req, inheritable(sn, req.OrganizationID))
-}
-
-// put puts a new sandbox under its policy, if any.
-func (s sandboxes) put(ctx context.Context, b *birth, req engine.CreateSandbox, inherited string) (err error) {
-	if b.row.Policy, err = choosePolicy(ctx, req, inherited); err != nil {
-		return err
-	}
-	return s.govern(ctx, b, req)
+	return b, s.govern(ctx, b, req, inheritable(sn, req.OrganizationID))
 }
 
 // defaultResources are those of a sandbox or snapshot that is made from an

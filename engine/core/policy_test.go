@@ -167,6 +167,14 @@ func TestPolicyIsAttachedLive(t *testing.T) {
 	if now, err := r.Sandboxes().Sandbox(t.Context(), ref("one")); err != nil || now.Policy != "build" || !r.allows(sb.ID, "a.example.com") {
 		t.Errorf("got %+v, %v", now, err)
 	}
+	r.put("shell", "exec: {deny: ['/usr/bin/nc*']}\nenforcement: best-effort\nlifecycle: {autoStop: 10m}")
+	shell := "shell"
+	r.runner.Fail("SetNetwork", engine.Errorf(engine.KindUnavailable, "no"))
+	_, err = r.Sandboxes().Update(t.Context(), ref("one"), engine.UpdateSandbox{Policy: &shell})
+	wantKind(t, err, engine.KindUnavailable)
+	if rules := r.runner.Launched(sb.ID).Rules; rules != nil {
+		t.Errorf("rules of the policy that was not attached hold: %+v", rules)
+	}
 	got, err = r.Sandboxes().Update(t.Context(), ref("one"), engine.UpdateSandbox{Policy: &none})
 	r.ok(err)
 	if got.Policy != "" || !r.allows(sb.ID, "c.example.com") {
@@ -246,6 +254,18 @@ func TestPolicyBoundsResourcesAndTimers(t *testing.T) {
 	wantDenied(t, err, "lifecycle/ttl")
 	_, err = r.Sandboxes().Resize(t.Context(), ref("one"), engine.Resources{CPU: 1})
 	wantDenied(t, err, "resources/cpu")
+	// A policy that got tighter keeps nobody from changing something else.
+	r.put("tight", "egress: {default: allow}")
+	r.create("loose", under("tight"))
+	r.put("tight", "resources: {cpu: 0.5}\nlifecycle: {ttl: 1h}")
+	minute := time.Minute
+	_, err = r.Sandboxes().Update(t.Context(), ref("loose"), engine.UpdateSandbox{AutoStop: &minute})
+	r.ok(err)
+	_, err = r.Sandboxes().Update(t.Context(), ref("loose"), engine.UpdateSandbox{Network: &engine.NetworkPolicy{BlockAll: true}})
+	r.ok(err)
+	_, err = r.Sandboxes().Resize(t.Context(), ref("loose"), engine.Resources{CPU: 2})
+	wantDenied(t, err, "resources/cpu")
+
 	r.create("big")
 	small := "small"
 	_, err = r.Sandboxes().Update(t.Context(), ref("big"), engine.UpdateSandbox{Policy: &small})

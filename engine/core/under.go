@@ -51,13 +51,15 @@ func inheritable(sn engine.Snapshot, organizationID string) string {
 	return ""
 }
 
-// govern puts a new sandbox under a policy. What the request left open is made
-// to fit; what it asks for and may not have is denied.
-func (c *Core) govern(ctx context.Context, b *birth, req engine.CreateSandbox) error {
-	row := &b.row
-	if row.Policy == "" {
-		return nil
+// govern puts a new sandbox under its policy, if any. What the request left open
+// is made to fit; what it asks for and may not have is denied.
+func (c *Core) govern(ctx context.Context, b *birth, req engine.CreateSandbox, inherited string) error {
+	name, err := choosePolicy(ctx, req, inherited)
+	if err != nil || name == "" {
+		return err
 	}
+	row := &b.row
+	row.Policy = name
 	p, err := c.policyFor(ctx, row.OrganizationID, row.Policy)
 	if err != nil {
 		return err
@@ -182,18 +184,29 @@ func (c *Core) withinPolicy(ctx context.Context, row *store.Sandbox) (end func()
 	return end, nil
 }
 
-// permitsChange asks the policy of a sandbox about what it would become.
+// permitsChange asks the policy of a sandbox about what it would become. Only
+// what changes is asked about: the rest may be from before the policy said so.
 func (c *Core) permitsChange(ctx context.Context, sb *store.Sandbox, change func(*store.Sandbox)) error {
-	if sb.Policy == "" {
+	row := *sb
+	change(&row)
+	asked, had := ask(&row, 0), ask(sb, 0)
+	if sb.Policy == "" || asked == had {
 		return nil
 	}
 	p, err := c.document(ctx, sb.OrganizationID, sb.Policy)
 	if err != nil {
 		return err
 	}
-	row := *sb
-	change(&row)
-	return permits(p, ask(&row, 0))
+	if asked.Resources == had.Resources {
+		asked.Resources = policies.Resources{}
+	}
+	if asked.Lifecycle.AutoStop == had.Lifecycle.AutoStop {
+		asked.Lifecycle.AutoStop = p.Lifecycle.AutoStop
+	}
+	if asked.Lifecycle.TTL == had.Lifecycle.TTL {
+		asked.Lifecycle.TTL = p.Lifecycle.TTL
+	}
+	return permits(p, asked)
 }
 
 // force is what a runner makes hold for a sandbox.

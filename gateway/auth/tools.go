@@ -2,6 +2,7 @@ package auth
 
 import (
 	"net/http"
+	"path"
 	"strings"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -16,17 +17,18 @@ func ToolsExec() []string { return []string{"sandbox_exec", "sandbox_process"} }
 
 // toolboxTool is a request to a toolbox in the words of a policy's tools.
 func toolboxTool(r *http.Request) policies.ToolRequest {
-	_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/api"), "/toolbox/")
-	_, path, _ = strings.Cut(path, "/") // the sandbox
-	path = "/" + strings.TrimPrefix(strings.TrimPrefix(path, "/"), "toolbox/")
+	_, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/api"), "/toolbox/")
+	_, rest, _ = strings.Cut(rest, "/") // the sandbox
+	rest = strings.TrimPrefix(path.Clean("/"+rest), "/toolbox")
 	reads := ToolboxPermission(r) == ""
-	t := policies.ToolRequest{Tool: r.Method + " /toolbox" + path, Changes: !reads, Also: ToolsExec()}
+	t := policies.ToolRequest{Tool: r.Method + " /toolbox" + rest, Changes: !reads, Also: ToolsExec()}
+	first, _, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
 	switch {
-	case strings.HasPrefix(path, "/files") && reads:
+	case first == "files" && reads:
 		t.Also = []string{"sandbox_read", "sandbox_find"}
-	case strings.HasPrefix(path, "/files"):
+	case first == "files":
 		t.Also = []string{"sandbox_write", "sandbox_edit", "sandbox_fs"}
-	case strings.HasPrefix(path, "/proxy"), strings.HasPrefix(path, "/port"), path == "/internal/tunnel":
+	case first == "proxy", first == "port", rest == "/internal/tunnel":
 		t.Also = []string{ToolExpose}
 	}
 	return t
