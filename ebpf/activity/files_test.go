@@ -371,6 +371,9 @@ func TestWatchRefuses(t *testing.T) {
 	if err := b.r.Watch(sandbox(t, "").number, "/nowhere", ""); err == nil {
 		t.Error("a root that is not there was watched")
 	}
+	if err := b.r.Watch(sandbox(t, "").number, "/", ""); err == nil {
+		t.Error("the host's own file system was watched")
+	}
 	if s, err := b.r.Stats(b.number); err != nil || !s.Files {
 		t.Errorf("got %+v, %v", s, err)
 	}
