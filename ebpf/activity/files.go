@@ -41,24 +41,14 @@ func (r *Recorder) Watch(sandbox uint32, root, upper string) error {
 	}
 	var all []*fileWatch
 	for _, t := range trees {
-		var w *fileWatch
-		if w, err = r.newFileWatch(t); err != nil {
+		group := -1
+		if group, err = NewGroup(t.path()); err != nil {
 			break
 		}
-		all = append(all, w)
+		all = append(all, &fileWatch{group: group, tree: t})
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	w := r.watched[sandbox]
 	if err == nil {
-		switch {
-		case r.closed:
-			err = os.ErrClosed
-		case w == nil || !w.removed.IsZero():
-			err = errors.New("it was not added")
-		case len(w.files) > 0:
-			err = errors.New("they are watched already")
-		}
+		err = r.adopt(sandbox, all)
 	}
 	if err != nil {
 		for _, f := range all {
@@ -69,23 +59,34 @@ func (r *Recorder) Watch(sandbox uint32, root, upper string) error {
 		}
 		return fmt.Errorf("watch the files of sandbox %d: %w", sandbox, err)
 	}
+	return nil
+}
+
+// adopt makes file systems a sandbox's. After an error they are still the
+// caller's.
+func (r *Recorder) adopt(sandbox uint32, all []*fileWatch) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.watched[sandbox]
+	switch {
+	case r.closed:
+		return os.ErrClosed
+	case w == nil || !w.removed.IsZero():
+		return errors.New("it was not added")
+	case len(w.files) > 0:
+		return errors.New("they are watched already")
+	}
+	for _, f := range all {
+		e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(f.group)}
+		if err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, f.group, &e); err != nil {
+			return fmt.Errorf("wait for a fanotify group: %w", err)
+		}
+	}
 	w.files = all
 	for _, f := range all {
 		r.byGroup[int32(f.group)] = sandbox
 	}
 	return nil
-}
-
-func (r *Recorder) newFileWatch(t tree) (*fileWatch, error) {
-	group, err := NewGroup(t.path())
-	if err != nil {
-		return nil, err
-	}
-	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(group)}
-	if err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, group, &e); err != nil {
-		return nil, errors.Join(fmt.Errorf("wait for a fanotify group: %w", err), unix.Close(group))
-	}
-	return &fileWatch{group: group, tree: t}, nil
 }
 
 func (f *fileWatch) close() error { return errors.Join(unix.Close(f.group), f.tree.close()) }

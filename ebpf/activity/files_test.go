@@ -1,10 +1,12 @@
 package activity
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -298,6 +300,66 @@ func TestFloodOfFilesIsTold(t *testing.T) {
 	}
 }
 
+// TestFullQueueIsTold makes more changes than the kernel keeps.
+func TestFullQueueIsTold(t *testing.T) {
+	b, err := os.ReadFile("/proc/sys/fs/fanotify/max_queued_events")
+	if err != nil {
+		t.Skip("before Linux 5.13 the length of the queue is not told")
+	}
+	length, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || length > 1<<16 {
+		t.Skipf("the queue of this host is too long to fill: %s", b)
+	}
+	r, err := Open(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	box := (&stream{r: r}).sandbox(t, "")
+	root, upper := overlay(t)
+	if err := r.Watch(box.number, root, upper); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	if err := box.joining("touch", root, strconv.Itoa(length+100)).Run(); err != nil {
+		t.Fatal(err)
+	}
+	box.stream = newStream(r)
+	var full, told int
+	for _, e := range box.all() {
+		if e.Kind == KindLost && e.Unknown {
+			full++
+		}
+		if e.Kind == KindCreate {
+			told++
+		}
+	}
+	if full != 1 || told == 0 {
+		t.Errorf("a full queue was told %d times, behind %d files", full, told)
+	}
+}
+
+// FuzzParse reads what no kernel would write.
+func FuzzParse(f *testing.F) {
+	b := make([]byte, metadataSize+40)
+	binary.NativeEndian.PutUint32(b, uint32(len(b)))
+	b[4] = unix.FANOTIFY_METADATA_VERSION
+	binary.NativeEndian.PutUint16(b[6:], uint16(metadataSize))
+	info := b[metadataSize:]
+	info[0] = unix.FAN_EVENT_INFO_TYPE_DFID_NAME
+	binary.NativeEndian.PutUint16(info[2:], 40)
+	binary.NativeEndian.PutUint32(info[12:], 8)
+	copy(info[28:], "name")
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, _, _ := parse(b, nil)
+		for _, c := range all {
+			if len(c.at.dir)+len(c.at.name)+len(c.to.dir)+len(c.to.name)+len(c.target) > len(b) {
+				t.Errorf("%+v from %d bytes", c, len(b))
+			}
+		}
+	})
+}
+
 func TestWatchRefuses(t *testing.T) {
 	b, root := watched(t)
 	if err := b.r.Watch(b.number, root, ""); err == nil {
@@ -308,6 +370,9 @@ func TestWatchRefuses(t *testing.T) {
 	}
 	if err := b.r.Watch(sandbox(t, "").number, "/nowhere", ""); err == nil {
 		t.Error("a root that is not there was watched")
+	}
+	if err := b.r.Watch(sandbox(t, "").number, "/", ""); err == nil {
+		t.Error("the host's own file system was watched")
 	}
 	if s, err := b.r.Stats(b.number); err != nil || !s.Files {
 		t.Errorf("got %+v, %v", s, err)

@@ -80,11 +80,12 @@ func (r *Recorder) lookAround() {
 	}
 	r.looked = now
 	events, all := r.lookAll()
-	if !all {
+	r.held, r.heldAt = events, bootNow()
+	if all {
+		r.rounds.Add(1)
+	} else {
 		r.looked = time.Time{}
 	}
-	r.held, r.heldAt = events, bootNow()
-	r.rounds.Add(1)
 }
 
 // release lets files' events go, when what processes did before has been told.

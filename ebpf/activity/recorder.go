@@ -45,7 +45,7 @@ type Recorder struct {
 	held     []Event         // Read's: what was found then, until all events before are told
 	heldAt   time.Duration   // Read's
 	seen     map[int]Process // Read's: by their number, where the kernel cannot be asked
-	rounds   atomic.Uint64   // how often files were looked at
+	rounds   atomic.Uint64   // how often everything was read that files told
 	buffer   []byte          // for reading what happened to files
 	epoll    int             // of all groups
 	budget   uint64

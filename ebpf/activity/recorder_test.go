@@ -102,7 +102,7 @@ func hierarchies() map[string]string {
 }
 
 // makeGroup makes a control group two levels down, as drivers do.
-func makeGroup(t *testing.T, root string) string {
+func makeGroup(t testing.TB, root string) string {
 	t.Helper()
 	parent, err := os.MkdirTemp(root, "activity-test-")
 	if err != nil {
@@ -112,7 +112,7 @@ func makeGroup(t *testing.T, root string) string {
 	return makeChild(t, parent, "one")
 }
 
-func makeChild(t *testing.T, parent, name string) string {
+func makeChild(t testing.TB, parent, name string) string {
 	t.Helper()
 	dir := filepath.Join(parent, name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -123,7 +123,7 @@ func makeChild(t *testing.T, parent, name string) string {
 }
 
 // removeGroup waits for the kernel to let go of processes that just ended.
-func removeGroup(t *testing.T, dir string) {
+func removeGroup(t testing.TB, dir string) {
 	var err error
 	for range 200 {
 		if err = os.Remove(dir); err == nil || os.IsNotExist(err) {

@@ -28,9 +28,9 @@ static __always_inline int number(struct task_struct *t)
 {
 	struct pt_regs *regs = (void *)bpf_task_pt_regs((void *)t);
 #if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ(t, thread_info.status) & TS_COMPAT ? -1 : (int)BPF_CORE_READ(regs, orig_ax);
+	return t->thread_info.status & TS_COMPAT ? -1 : (int)regs->orig_ax;
 #else
-	return BPF_CORE_READ(regs, syscallno);
+	return regs->syscallno;
 #endif
 }
 

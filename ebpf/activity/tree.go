@@ -2,6 +2,7 @@ package activity
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"strconv"
@@ -60,12 +61,22 @@ func trees(root, upper string) ([]tree, error) {
 	return all, nil
 }
 
+// check refuses what is no directory, and the file system that the host itself
+// lives on: whatever happens there would be looked at.
 func (t *tree) check() error {
 	f, err := t.open()
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	defer f.Close()
+	var st, host unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(f.Fd()), &st), unix.Stat("/", &host)); err != nil {
+		return err
+	}
+	if st.Dev == host.Dev {
+		return fmt.Errorf("%s lies on the file system of the host", t.dir)
+	}
+	return nil
 }
 
 // open gives a descriptor of the file system for as long as a look takes.
