@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"time"
+
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // DefaultOrganization is the organization that a fresh server has.
@@ -24,9 +26,13 @@ type APIKey struct {
 	Unrestricted bool
 	Permissions  []string
 	Scope        Scope // one that limits goes with restricted keys only
-	CreatedAt    time.Time
-	ExpiresAt    time.Time // zero: never
-	LastUsedAt   time.Time
+	// Policy is the name of the policy that the key is bound to: it makes and
+	// reaches sandboxes under that one alone, and calls the tools that the
+	// policy allows. Empty: it is not bound.
+	Policy     string
+	CreatedAt  time.Time
+	ExpiresAt  time.Time // zero: never
+	LastUsedAt time.Time
 }
 
 // Principal is who a request speaks for. The zero value may do nothing.
@@ -42,8 +48,11 @@ type Principal struct {
 	Unrestricted bool
 	Permissions  []string
 	Scope        Scope
-	Admin        bool        // administrates the server
-	Rates        []RateLimit // of the organization, in place of the server's
+	Admin        bool   // administrates the server
+	Policy       string // that the key is bound to; empty: none
+	// Tools is what that policy says of tools and operations; nil: anything.
+	Tools *policies.Tools
+	Rates []RateLimit // of the organization, in place of the server's
 }
 
 // RateLimit allows so many requests in a window. The names are those of the
@@ -68,6 +77,7 @@ type CreateKey struct {
 	Name                   string
 	Permissions            []string
 	Scope                  Scope     // one that limits needs Permissions
+	Policy                 string    // to bind the key to; may be empty
 	ExpiresAt              time.Time // zero: never
 }
 

@@ -1,6 +1,10 @@
 package engine
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/atoll-sh/atoll/policies"
+)
 
 // What operations need beside the permissions of the contract.
 const (
@@ -63,6 +67,8 @@ func holds(p Principal, permission string) error {
 	switch {
 	case permission == "", p.Admin:
 		return nil
+	case permission == PermissionOwner && p.Policy != "":
+		return Unbound(p, "administrate organizations")
 	case permission == PermissionOwner && p.Unrestricted:
 		return nil
 	case permission == PermissionOwner:
@@ -72,4 +78,37 @@ func holds(p Principal, permission string) error {
 		return nil
 	}
 	return Errorf(KindDenied, "this API key lacks the permission %s", permission).WithHint("use a key that has it")
+}
+
+// AuthorizeTool is the one answer to whether p may call a tool or operation, as
+// far as a policy that its key is bound to says. Permissions are asked apart.
+func AuthorizeTool(p Principal, t policies.ToolRequest) error {
+	if p.Tools == nil {
+		return nil
+	}
+	d := policies.Decide(&policies.Policy{Tools: *p.Tools}, t)
+	if d.Allow {
+		return nil
+	}
+	return Errorf(KindDenied, "%s is denied by %s of policy %s, which this API key is bound to: %s", t.Tool, d.Rule, p.Policy, d.Reason).
+		WithHint("use a tool that the policy allows, or ask for another key")
+}
+
+// Unbound refuses what no key does that is bound to a policy, because it would
+// change what the policy says or who is under it.
+func Unbound(p Principal, what string) error {
+	if p.Policy == "" {
+		return nil
+	}
+	return Errorf(KindDenied, "this API key is bound to policy %s and cannot %s", p.Policy, what).WithHint("ask for a key that is not bound")
+}
+
+// Reaches keeps a key that is bound to a policy to the sandboxes under it, so
+// that no argument leads to one that may do more.
+func Reaches(p Principal, sb Sandbox) error {
+	if p.Policy == "" || sb.Policy == p.Policy {
+		return nil
+	}
+	return Errorf(KindDenied, "this API key is bound to policy %s, which sandbox %s is not under", p.Policy, sb.Name).
+		WithHint("use a sandbox that was made with this key, or another key")
 }

@@ -37,7 +37,8 @@ type Launch struct {
 	Labels      map[string]string
 	Resources   Resources
 	Network     NetworkPolicy
-	Secrets     bool // a secret is attached that may be sent somewhere
+	Rules       *ExecFileRules // about programs and files; nil: none
+	Secrets     bool           // a secret is attached that may be sent somewhere
 	Cold        bool
 }
 
@@ -63,6 +64,7 @@ type RunnerInfo struct {
 	DiskMiB   int64 // free in the pool
 	Used      Resources
 	Sandboxes int
+	Confines  bool // enforces ExecFileRules
 	UpdatedAt time.Time
 }
 
@@ -77,6 +79,10 @@ type Runner interface {
 	Remove(ctx context.Context, sandbox string) error // nil when already gone
 	Resize(ctx context.Context, sandbox string, r Resources) (Instance, error)
 	SetNetwork(ctx context.Context, sandbox string, p NetworkPolicy) error
+	// SetRules replaces what may run in a sandbox and which files it may
+	// touch; nil lifts it. Rules that the host cannot enforce, and that are not
+	// best effort, are KindUnsupported and change nothing.
+	SetRules(ctx context.Context, sandbox string, rules *ExecFileRules) error
 	// SetSecrets says whether a sandbox has secrets that may be sent somewhere,
 	// so that they are put into its traffic and its processes trust that.
 	SetSecrets(ctx context.Context, sandbox string, on bool) error

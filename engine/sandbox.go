@@ -4,7 +4,10 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"time"
+
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // Class is the isolation class of a sandbox, in the words of the wire contract.
@@ -45,6 +48,26 @@ type NetworkPolicy struct {
 	AllowCIDRs       []string `json:"allowCidrs,omitempty"`
 	AllowDomains     []string `json:"allowDomains,omitempty"`
 	OutboundProxyURL string   `json:"outboundProxyUrl,omitempty"`
+	// Policy is the egress of a named policy, which holds beside the lists:
+	// what either denies is denied. The core fills it in on the way to a
+	// runner; nil: there is none.
+	Policy *policies.Policy `json:"policy,omitempty"`
+}
+
+// Closed tells whether nothing at all is allowed.
+func (p NetworkPolicy) Closed() bool {
+	if p.BlockAll || p.Policy == nil {
+		return p.BlockAll
+	}
+	e := p.Policy.Egress
+	return e.Default != policies.Allow && !slices.ContainsFunc(e.Rules, func(r policies.EgressRule) bool { return r.Verdict == policies.Allow })
+}
+
+// NeedsFilter tells whether some of the network is allowed and some is not, so
+// that it takes more to enforce than to open or to close all.
+func (p NetworkPolicy) NeedsFilter() bool {
+	named := p.Policy != nil && (p.Policy.Egress.Default != policies.Allow || len(p.Policy.Egress.Rules) > 0)
+	return !p.Closed() && (named || len(p.AllowCIDRs) > 0 || len(p.AllowDomains) > 0)
 }
 
 // Sandbox is one computer for an agent.
@@ -70,6 +93,7 @@ type Sandbox struct {
 	Resources   Resources
 	Lifecycle   Lifecycle
 	Network     NetworkPolicy
+	Policy      string // name of the policy it is under; may be empty
 	Error       string // why, when State is error
 	Recoverable bool   // a start may mend the error
 	Parent      string // id of the sandbox this was forked from; may be empty
@@ -107,6 +131,7 @@ type CreateSandbox struct {
 	Class          Class
 	Resources      Resources // zero fields: the snapshot's
 	Network        NetworkPolicy
+	Policy         string     // name; empty: the key's, else LabelPolicy, else the snapshot's, else none
 	Lifecycle      *Lifecycle // nil: the server's defaults
 	// IdempotencyKey makes a repeated call return the first call's sandbox.
 	IdempotencyKey string
@@ -117,6 +142,7 @@ type CreateSandbox struct {
 // SandboxQuery selects sandboxes for List. Empty fields do not filter.
 type SandboxQuery struct {
 	OrganizationID        string
+	Policy                string
 	IDPrefix              string
 	NamePrefix            string            // case-insensitive
 	Labels                map[string]string // all must match
@@ -145,6 +171,7 @@ type UpdateSandbox struct {
 	AutoDelete  *time.Duration
 	TTL         *time.Duration
 	Network     *NetworkPolicy
+	Policy      *string // name; empty takes the sandbox out of its policy
 }
 
 // StopOptions says how to stop. Force kills at once; otherwise processes get

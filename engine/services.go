@@ -11,4 +11,5 @@ type Services struct {
 	Webhooks   Webhooks
 	Messages   Messages
 	Activity   Activity
+	Policies   Policies
 }

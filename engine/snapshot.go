@@ -40,6 +40,7 @@ type Snapshot struct {
 	Resources      Resources
 	SizeBytes      int64
 	SourceSandbox  string // id; empty for plain images
+	Policy         string // name, of the sandbox it was made of; may be empty
 	Error          string
 	Progress       string // of a build under way, in words; not stored
 	CreatedAt      time.Time

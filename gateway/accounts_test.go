@@ -229,7 +229,7 @@ func TestEverythingThatChangesIsAudited(t *testing.T) {
 }
 
 func TestAuditWords(t *testing.T) {
-	targets := strings.Fields("api_key organization organization_invitation organization_role organization_user docker_registry runner sandbox snapshot user volume warm_pool region secret other identity_provider")
+	targets := strings.Fields("api_key organization organization_invitation organization_role organization_user docker_registry runner sandbox snapshot user volume warm_pool region secret other identity_provider policy")
 	for _, o := range append(api.Operations(), api.Extensions()...) {
 		action, target := api.Audited(o)
 		if (action == "") != (o.Method == http.MethodGet) {

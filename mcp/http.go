@@ -83,6 +83,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) *http.Request {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		_ = json.Unmarshal(body, &m) // mcp-go answers what does not parse
+		r = r.WithContext(context.WithValue(r.Context(), listingKey{}, m.Method == string(mcpgo.MethodToolsList)))
 	}
 	modern := mcpgo.IsModernProtocol(m.Params.Meta.ProtocolVersion()) ||
 		mcpgo.IsModernProtocol(r.Header.Get(mcpgo.HeaderProtocolVersion))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/mcp/tools"
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // scope is what one request may see: the sets it asked for within what the
@@ -52,10 +53,22 @@ func Names() []string {
 	return names
 }
 
+// toolRequest is a tool in the words of a policy.
+func toolRequest(t tools.Tool) policies.ToolRequest {
+	return policies.ToolRequest{Tool: t.Name, Changes: !t.Hints.ReadOnly}
+}
+
 type (
 	scopeKey     struct{}
 	principalKey struct{}
+	listingKey   struct{}
 )
+
+// listing tells whether the request asks for the list of tools.
+func listing(ctx context.Context) bool {
+	on, _ := ctx.Value(listingKey{}).(bool)
+	return on
+}
 
 // withPrincipal says who the request speaks for, to us and to the services
 // that its tools call.

@@ -288,6 +288,10 @@ func (s *Server) run(ctx context.Context, t tools.Tool, a tools.Args) (res tools
 		e := engine.AsError(err)
 		return tools.Fail("%s: %s. Ask your user for one.", e.Message, e.Hint)
 	}
+	if err := engine.AuthorizeTool(principalOf(ctx), toolRequest(t)); err != nil {
+		e := engine.AsError(err)
+		return tools.Fail("%s. To go on, %s.", e.Message, e.Hint)
+	}
 	if name := limitOf(t, a.Values); name != "" && s.opt.Limit != nil {
 		if err := s.opt.Limit(ctx, name); err != nil {
 			e := engine.AsError(err)
@@ -365,12 +369,13 @@ func (p *progress) close() {
 }
 
 // filter keeps the tools that the request's scope offers. mcp-go applies it to
-// the list and to each call.
+// the list and to each call. What a policy denies is missing from the list, and
+// is answered with the rule's name when it is called all the same.
 func (s *Server) filter(ctx context.Context, all []mcpgo.Tool) []mcpgo.Tool {
 	var kept []mcpgo.Tool
 	for _, d := range all {
 		i := slices.IndexFunc(s.tools, func(t tools.Tool) bool { return t.Name == d.Name })
-		if i >= 0 && s.offered(ctx, s.tools[i]) {
+		if i >= 0 && s.offered(ctx, s.tools[i]) && (!listing(ctx) || engine.AuthorizeTool(principalOf(ctx), toolRequest(s.tools[i])) == nil) {
 			kept = append(kept, d)
 		}
 	}

@@ -17,18 +17,27 @@ type Case struct {
 	Rule    string // that must decide; empty: any
 }
 
-// docCases is the YAML form of a table:
+// Table is a policy's name and what it must decide.
+type Table struct {
+	Policy    string              // may be empty
+	Variables map[string][]string // hosts for the policy's variables
+	Cases     []Case
+}
+
+// docTable is the YAML form of a table:
 //
 //	policy: python-packages        # name of a preset, or a file beside this one
+//	variables: {PYTHON_INDEX_HOSTS: [mirror.example.com]}
 //	cases:
 //	  - connect: example.com:443/tcp
 //	    expect: deny
 //	  - lookup: example.com
 //	    expect: allow
 //	    rule: mirrors
-type docCases struct {
-	Policy string    `yaml:"policy"`
-	Cases  []docCase `yaml:"cases"`
+type docTable struct {
+	Policy    string              `yaml:"policy"`
+	Variables map[string][]string `yaml:"variables"`
+	Cases     []docCase           `yaml:"cases"`
 }
 
 type docCase struct {
@@ -41,19 +50,36 @@ type docCase struct {
 	Read    string `yaml:"read"`
 	Write   string `yaml:"write"`
 	Secret  string `yaml:"secret"`
+	Sandbox docAsk `yaml:"sandbox"`
 	Expect  string `yaml:"expect"`
 	Rule    string `yaml:"rule"`
 }
 
-// ParseCases reads a table. policy is what it names as the policy to test; it
-// may be empty.
-func ParseCases(text []byte) (policy string, cases []Case, err error) {
-	var doc docCases
+// docAsk is the size and the timers of a sandbox. Timers that are left out are
+// off.
+type docAsk struct {
+	CPU       float64 `yaml:"cpu"`
+	Memory    string  `yaml:"memory"`
+	Disk      string  `yaml:"disk"`
+	PIDs      int64   `yaml:"pids"`
+	Sandboxes int     `yaml:"sandboxes"` // that exist already
+	AutoStop  string  `yaml:"autoStop"`
+	TTL       string  `yaml:"ttl"`
+}
+
+func (d docAsk) request(f *faults) SandboxRequest {
+	r := docResources{CPU: d.CPU, Memory: d.Memory, Disk: d.Disk, PIDs: d.PIDs, Sandboxes: d.Sandboxes}
+	return SandboxRequest{Resources: r.resources(f), Lifecycle: docLifecycle{AutoStop: d.AutoStop, TTL: d.TTL}.lifecycle(f, "lifecycle")}
+}
+
+// ParseTable reads a table.
+func ParseTable(text []byte) (t Table, err error) {
+	var doc docTable
 	if len(text) > MaxDocument {
-		return "", nil, fmt.Errorf("the table has %d bytes, of at most %d", len(text), MaxDocument)
+		return Table{}, fmt.Errorf("the table has %d bytes, of at most %d", len(text), MaxDocument)
 	}
 	if err := yaml.UnmarshalWithOptions(text, &doc, yaml.Strict()); err != nil {
-		return "", nil, fmt.Errorf("read the table: %w", errors.New(yaml.FormatError(err, false, true)))
+		return Table{}, fmt.Errorf("read the table: %w", errors.New(yaml.FormatError(err, false, true)))
 	}
 	var f faults
 	for i, d := range doc.Cases {
@@ -65,15 +91,16 @@ func ParseCases(text []byte) (policy string, cases []Case, err error) {
 		if c.Request, err = d.request(); err != nil {
 			f.add(field, "%v", err)
 		}
-		cases = append(cases, c)
+		t.Cases = append(t.Cases, c)
 	}
 	if len(doc.Cases) == 0 {
 		f.add("cases", "there are none")
 	}
 	if len(f) > 0 {
-		return "", nil, f
+		return Table{}, f
 	}
-	return doc.Policy, cases, nil
+	t.Policy, t.Variables = doc.Policy, doc.Variables
+	return t, nil
 }
 
 func (d docCase) request() (Request, error) {
@@ -99,8 +126,14 @@ func (d docCase) request() (Request, error) {
 			all = append(all, q.make(q.text))
 		}
 	}
+	if d.Sandbox != (docAsk{}) {
+		var f faults
+		if all = append(all, d.Sandbox.request(&f)); len(f) > 0 {
+			return nil, f
+		}
+	}
 	if err == nil && len(all) != 1 {
-		return nil, errors.New("a case asks one of connect, lookup, tool, exec, read, write, secret")
+		return nil, errors.New("a case asks one of connect, lookup, tool, exec, read, write, secret, sandbox")
 	}
 	if err != nil {
 		return nil, err

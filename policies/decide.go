@@ -97,8 +97,8 @@ func (r ConnectRequest) decide(p *Policy) Decision {
 		}
 	}
 	return p.Egress.decide(func(rule *EgressRule) bool {
-		return rule.matchesPort(r.Protocol, r.Port, name != "" && rule.matchesName(name)) &&
-			(name != "" && rule.matchesName(name) || addr.IsValid() && rule.matchesAddress(addr))
+		return name != "" && rule.matchesName(name) && rule.matchesPort(r.Protocol, r.Port, true) ||
+			addr.IsValid() && rule.matchesAddress(addr) && rule.matchesPort(r.Protocol, r.Port, false)
 	})
 }
 
@@ -153,9 +153,12 @@ func (r *EgressRule) matchesPort(p Protocol, port uint16, byName bool) bool {
 }
 
 // ToolRequest asks whether a tool or operation may be called. Changes tells
-// whether it changes anything.
+// whether it changes anything. Also names the tools that come to the same: one
+// that is denied denies it, and one that is allowed is enough, so that a tool
+// is not reached by another way than the one that is closed.
 type ToolRequest struct {
 	Tool    string
+	Also    []string
 	Changes bool
 }
 
@@ -165,7 +168,7 @@ func (r ToolRequest) decide(p *Policy) Decision {
 	if p.Tools.ReadOnly && r.Changes {
 		return Decision{Rule: "tools/readOnly", Reason: "only tools that change nothing are allowed"}
 	}
-	return decidePattern("tools", Paths{Allow: p.Tools.Allow, Deny: p.Tools.Deny}, r.Tool)
+	return decidePattern("tools", Paths{Allow: p.Tools.Allow, Deny: p.Tools.Deny}, append([]string{r.Tool}, r.Also...)...)
 }
 
 // ExecRequest asks whether a program may run. Path is absolute, links resolved.
@@ -208,9 +211,12 @@ func (r SecretRequest) decide(p *Policy) Decision {
 	return Decision{Rule: "secrets/default", Reason: "secrets/allow does not list it"}
 }
 
-func decidePattern(section string, paths Paths, subject string) Decision {
+// decidePattern decides about a subject that may go by several names.
+func decidePattern(section string, paths Paths, names ...string) Decision {
 	matching := func(globs []string) int {
-		return slices.IndexFunc(globs, func(g string) bool { return matchGlob(g, subject) })
+		return slices.IndexFunc(globs, func(g string) bool {
+			return slices.ContainsFunc(names, func(name string) bool { return matchGlob(g, name) })
+		})
 	}
 	if i := matching(paths.Deny); i >= 0 {
 		return Decision{Rule: section + "/deny", Reason: "it matches " + strconv.Quote(paths.Deny[i])}

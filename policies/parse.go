@@ -30,6 +30,7 @@ type document struct {
 	Egress      docEgress    `yaml:"egress"`
 	Resources   docResources `yaml:"resources"`
 	Tools       docTools     `yaml:"tools"`
+	Enforcement string       `yaml:"enforcement"` // of exec and files: required or best-effort
 	Exec        docPaths     `yaml:"exec"`
 	Files       docFiles     `yaml:"files"`
 	Lifecycle   docLifecycle `yaml:"lifecycle"`
@@ -119,13 +120,17 @@ func (d *document) policy(f *faults) *Policy {
 	}
 	p := &Policy{
 		Name: d.Name, Description: strings.TrimSpace(d.Description),
-		Egress:    d.Egress.egress(f),
-		Resources: d.Resources.resources(f),
-		Tools:     Tools{Allow: d.Tools.Allow, Deny: d.Tools.Deny, ReadOnly: d.Tools.ReadOnly},
-		Exec:      Paths(d.Exec),
-		Files:     Files{Read: Paths(d.Files.Read), Write: Paths(d.Files.Write)},
-		Lifecycle: Lifecycle{AutoStop: duration(f, "lifecycle.autoStop", d.Lifecycle.AutoStop), TTL: duration(f, "lifecycle.ttl", d.Lifecycle.TTL)},
-		Secrets:   Secrets{Allow: d.Secrets.Allow},
+		Egress:     d.Egress.egress(f),
+		Resources:  d.Resources.resources(f),
+		Tools:      Tools{Allow: d.Tools.Allow, Deny: d.Tools.Deny, ReadOnly: d.Tools.ReadOnly},
+		BestEffort: d.Enforcement == "best-effort",
+		Exec:       Paths(d.Exec),
+		Files:      Files{Read: Paths(d.Files.Read), Write: Paths(d.Files.Write)},
+		Lifecycle:  d.Lifecycle.lifecycle(f, "lifecycle"),
+		Secrets:    Secrets{Allow: d.Secrets.Allow},
+	}
+	if d.Enforcement != "" && d.Enforcement != "required" && !p.BestEffort {
+		f.add("enforcement", "%q is neither required nor best-effort", d.Enforcement)
 	}
 	for _, l := range []struct {
 		field string
@@ -219,8 +224,15 @@ func (d docRule) rule(f *faults, field string) EgressRule {
 	return r
 }
 
-// addTarget adds a host, an address or a network.
+// addTarget adds a host, an address, a network or a variable.
 func (r *EgressRule) addTarget(f *faults, field, target string) {
+	if m := variableRule.FindStringSubmatch(target); m != nil {
+		if r.Verdict != Allow {
+			f.add(field, "%s stands in a rule that denies, which would deny nothing where it has no value", target)
+		}
+		r.Variables = append(r.Variables, m[1])
+		return
+	}
 	if n, err := parseNetwork(target); err == nil {
 		r.Networks = append(r.Networks, n)
 		return
@@ -311,6 +323,10 @@ func size(f *faults, field, text string) int64 {
 	}
 	f.add(field, "%q is not of the form 512Mi or 4Gi", text)
 	return 0
+}
+
+func (d docLifecycle) lifecycle(f *faults, field string) Lifecycle {
+	return Lifecycle{AutoStop: duration(f, field+".autoStop", d.AutoStop), TTL: duration(f, field+".ttl", d.TTL)}
 }
 
 func duration(f *faults, field, text string) time.Duration {

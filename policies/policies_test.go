@@ -204,18 +204,21 @@ func TestParseNamesEveryFault(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	name, cases, err := ParseCases([]byte(`
+	table, err := ParseTable([]byte(`
 policy: sample
 cases:
   - {connect: "mirror.example.com:443", expect: allow, rule: mirrors}
   - {lookup: example.com, expect: deny}
+  - {sandbox: {cpu: 2, memory: 4Gi, autoStop: 15m, ttl: 1h}, expect: allow, rule: resources/default}
+  - {sandbox: {cpu: 3, autoStop: 15m, ttl: 1h}, expect: deny, rule: resources/cpu}
+  - {sandbox: {cpu: 1, autoStop: 15m, ttl: 3h}, expect: deny, rule: lifecycle/ttl}
   - {name: wrong, secret: ci-token, expect: deny}
   - {name: wrong rule, exec: /usr/bin/nc, expect: deny, rule: other}
 `))
-	if err != nil || name != "sample" {
-		t.Fatalf("got %q, %v", name, err)
+	if err != nil || table.Policy != "sample" {
+		t.Fatalf("got %q, %v", table.Policy, err)
 	}
-	failed := Check(parsed(t, sample), cases)
+	failed := Check(parsed(t, sample), table.Cases)
 	if len(failed) != 2 || failed[0].Case.Name != "wrong" || failed[1].Case.Name != "wrong rule" {
 		t.Errorf("got %v", failed)
 	}
@@ -223,7 +226,7 @@ cases:
 		t.Errorf("got %q", s)
 	}
 	for _, bad := range []string{"cases: []", "cases: [{expect: allow}]", "cases: [{lookup: a, tool: b, expect: allow}]", "cases: [{lookup: a, expect: no}]", "cases: [{connect: a, expect: deny}]"} {
-		if _, _, err := ParseCases([]byte(bad)); err == nil {
+		if _, err := ParseTable([]byte(bad)); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}

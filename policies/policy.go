@@ -13,10 +13,13 @@ type Policy struct {
 	Egress      Egress
 	Resources   Resources
 	Tools       Tools
-	Exec        Paths
-	Files       Files
-	Lifecycle   Lifecycle
-	Secrets     Secrets
+	// BestEffort lets a sandbox run where the host cannot enforce Exec and
+	// Files. Otherwise it is refused there.
+	BestEffort bool
+	Exec       Paths
+	Files      Files
+	Lifecycle  Lifecycle
+	Secrets    Secrets
 }
 
 // Verdict is what a rule, or a default, says.
@@ -42,6 +45,8 @@ type EgressRule struct {
 	Verdict  Verdict
 	Hosts    []Host
 	Networks []netip.Prefix // masked; IPv4-mapped IPv6 prefixes are kept as IPv4
+	// Variables stand for hosts that are filled in later, see Policy.Expand.
+	Variables []string `json:",omitempty"`
 	// Ports that the rule is about. Empty means 80 and 443 over TCP for hosts,
 	// and everything that Protocols lists for networks.
 	Ports []Ports
@@ -79,6 +84,13 @@ type Tools struct {
 	Deny     []string
 	ReadOnly bool // only those that change nothing
 }
+
+// Confines tells whether the policy has rules about programs or files.
+func (p *Policy) Confines() bool {
+	return !p.Exec.empty() || !p.Files.Read.empty() || !p.Files.Write.empty()
+}
+
+func (p Paths) empty() bool { return len(p.Allow) == 0 && len(p.Deny) == 0 }
 
 // Paths says which programs may run. Enforced where the kernel can.
 type Paths struct {

@@ -38,6 +38,8 @@ var rules = []rule{
 	{"engine/image", "engine", []string{"engine", "engine/image"}, "the parts a runner drives do not know one another"},
 	{"engine/egress", "engine/core", nil, "policies are handed down to the filter"},
 	{"engine/egress", "engine/runner", nil, "the runner calls the filter, never the other way"},
+	{"engine/confine", "engine/core", nil, "rules are handed down to the kernel"},
+	{"engine/confine", "engine/runner", nil, "the runner calls the confiner, never the other way"},
 	{"engine/activity", "engine/core", nil, "the ledger is told, it does not ask"},
 	{"engine/webhook", "engine/core", nil, "webhooks listen to events"},
 	{"gateway", "engine/core", nil, "the gateway is written against the service interfaces"},

@@ -73,6 +73,7 @@ func newServeCommand() *cobra.Command {
 	f.StringVar(&flags.Runtime, "runtime", flags.Runtime, "OCI runtime: runc, crun or a path")
 	f.IntVar(&flags.PoolSize, "pool-size", flags.PoolSize, "warm sandboxes to keep ready; -1 chooses by cores, 0 is off")
 	f.Int64Var(&flags.DiskGiB, "disk-gib", 0, "largest size of the storage pool; 0 chooses by free space")
+	f.StringVar(&flags.PolicyHosts, "policy-hosts", "", "hosts for variables of policies, NAME=host,host …; empty asks the default snapshot's tools")
 	f.StringVar(&flags.Resolvers, "resolvers", "", "DNS servers for sandboxes, ip:port,…; empty takes the host's")
 	f.StringVar(&flags.RateLimits, "rate-limits", "", "NAME=REQUESTS/SECONDS,… with names of authenticated, sandbox-create, sandbox-lifecycle, anonymous, failed-auth")
 	f.StringVar(&flags.LogLevel, "log-level", flags.LogLevel, "debug, info, warn or error")
@@ -105,6 +106,7 @@ func overlay(cmd *cobra.Command, cfg *config.Config, flags config.Config) {
 		"runtime":                 func() { cfg.Runtime = flags.Runtime },
 		"pool-size":               func() { cfg.PoolSize = flags.PoolSize },
 		"disk-gib":                func() { cfg.DiskGiB = flags.DiskGiB },
+		"policy-hosts":            func() { cfg.PolicyHosts = flags.PolicyHosts },
 		"resolvers":               func() { cfg.Resolvers = flags.Resolvers },
 		"rate-limits":             func() { cfg.RateLimits = flags.RateLimits },
 		"log-level":               func() { cfg.LogLevel = flags.LogLevel },

@@ -17,6 +17,7 @@ import (
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/activity"
 	"github.com/atoll-sh/atoll/engine/config"
+	"github.com/atoll-sh/atoll/engine/confine"
 	"github.com/atoll-sh/atoll/engine/driver/container"
 	"github.com/atoll-sh/atoll/engine/egress"
 	"github.com/atoll-sh/atoll/engine/image"
@@ -47,6 +48,7 @@ type host struct {
 	filter     *egress.Filter // nil: the kernel cannot
 	unfiltered error          // why there is none
 	driver     *container.Driver
+	confiner   *confine.Confiner // nil: the kernel cannot
 	runner     *runner.Runner
 	ledger     *activity.Ledger
 }
@@ -115,6 +117,9 @@ func (h *host) open(ctx context.Context, tell watchers) (err error) {
 	if err := h.openParts(ctx, address, paths.Shim()); err != nil {
 		return err
 	}
+	if err := h.openConfiner(); err != nil {
+		return fmt.Errorf("open the rules about programs and files: %w", err)
+	}
 	rc := runner.Config{
 		ID: "runner-" + h.id.ID, Home: cfg.Home, RunDir: h.runDir, Toolbox: paths.Toolbox,
 		Driver: h.driver, Disks: h.disks, Roots: roots{}, Networks: h.networks, Images: h.images,
@@ -123,7 +128,12 @@ func (h *host) open(ctx context.Context, tell watchers) (err error) {
 	if h.filter != nil {
 		rc.Seals = h.filter
 	}
-	h.runner, err = runner.Open(ctx, rc)
+	if h.confiner != nil {
+		rc.Confiner = h.confiner
+	}
+	if h.runner, err = runner.Open(ctx, rc); err == nil {
+		h.settleConfiner()
+	}
 	return err
 }
 
@@ -214,6 +224,7 @@ func (h *host) close() {
 	if h.runner != nil {
 		h.runner.Close()
 	}
+	h.closeConfiner()
 	if h.driver != nil {
 		h.driver.Close()
 	}
@@ -245,6 +256,7 @@ func (h *host) close() {
 func (h *host) destroy(ctx context.Context) error {
 	err := h.runner.StopAll(ctx)
 	h.runner.Close()
+	h.closeConfiner()
 	err = errors.Join(err, h.driver.Destroy(ctx), h.images.Close(), h.networks.Destroy(ctx), h.closeFilter(), h.disks.Destroy(ctx), h.containerd.Stop(ctx), os.RemoveAll(h.runDir))
 	h.ledger.Close()
 	h.lock.Close()

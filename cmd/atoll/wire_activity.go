@@ -36,10 +36,14 @@ func (s *server) watchActivity(ctx context.Context) {
 
 // sources are what tells of activity on this host.
 func (h *host) sources() []activity.Source {
-	if h.filter == nil {
-		return nil
+	var all []activity.Source
+	if h.filter != nil {
+		all = append(all, &flows{filter: h.filter, runner: h.runner, held: map[uint32]holder{}})
 	}
-	return []activity.Source{&flows{filter: h.filter, runner: h.runner, held: map[uint32]holder{}}}
+	if h.confiner != nil {
+		all = append(all, &refusals{confiner: h.confiner, runner: h.runner, held: map[string]holder{}})
+	}
+	return all
 }
 
 // maxHeld bounds the sandboxes that are remembered for events that come when

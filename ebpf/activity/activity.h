@@ -3,27 +3,39 @@
 /* What all programs share: who the current process belongs to, the record that
  * they fill, and the way it leaves. None of it depends on the hooks, so programs
  * of LSM hooks could use it as it is. */
-#include "types.h"
+#include "../kernel/owner.h"
+#include "../kernel/walk.h"
 
-enum kind {
-	KIND_EXEC = 1, KIND_EXIT, KIND_OPEN, KIND_CREATE, KIND_UNLINK, KIND_RENAME, KIND_MKDIR, KIND_RMDIR,
-	KIND_LINK, KIND_SYMLINK, KIND_TRUNCATE, KIND_CONNECT, KIND_ACCEPT, KIND_PRIVILEGE,
-};
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+/* The registers of a system call. */
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs { unsigned long di, si, dx, orig_ax; };
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs { __u64 regs[31]; __u64 orig_x0; __s32 syscallno; };
+#else
+#error "the registers of this processor are not known"
+#endif
+#pragma clang attribute pop
+
+/* The numbers between are what happens to files, which the programs do not see. */
+enum kind { KIND_EXEC = 1, KIND_EXIT, KIND_CONNECT = 12, KIND_ACCEPT, KIND_PRIVILEGE };
 
 enum call {
 	CALL_SETUID = 1, CALL_SETGID, CALL_SETREUID, CALL_SETREGID, CALL_SETRESUID, CALL_SETRESGID, CALL_SETFSUID, CALL_SETFSGID,
 	CALL_CAPSET, CALL_MOUNT, CALL_UMOUNT, CALL_MOVE_MOUNT, CALL_PIVOT_ROOT, CALL_CHROOT, CALL_PTRACE, CALL_BPF,
 	CALL_PERF_EVENT_OPEN, CALL_INIT_MODULE, CALL_FINIT_MODULE, CALL_DELETE_MODULE, CALL_UNSHARE, CALL_SETNS, CALL_CLONE,
+	CALL_OTHER, CALL_REBOOT, CALL_SWAP, CALL_NAME, CALL_KEXEC, CALL_OPEN_BY_HANDLE, CALL_MEMORY,
 };
 
 enum flags {
-	FLAG_CUT      = 1 << 0, /* a text is longer than what is here */
+	FLAG_CUT      = WALK_CUT, /* a text is longer than what is here */
 	FLAG_CLAIMED  = 1 << 1, /* texts or addresses are as the process gave them, and could change meanwhile */
-	FLAG_DETACHED = 1 << 2, /* the path does not reach the root of the mount namespace */
+	FLAG_DETACHED = WALK_DETACHED, /* the path does not reach the root of the mount namespace */
 	FLAG_UNREAD   = 1 << 3, /* memory of the process could not be read */
+	FLAG_ELEVATED = 1 << 4, /* the program gets rights that its user lacks */
 };
 
-#define MAX_TEXT 1024 /* of one path */
+#define MAX_TEXT WALK_TEXT /* of one path */
 #define MAX_ARGS 2048
 #define TEXTS 4
 
@@ -44,7 +56,8 @@ struct event {
 	__u16 lport, rport; /* host order */
 	__u8  kind, call;
 	__u8  family, proto;
-	__u16 pad[3];
+	__u8  cap;          /* the capability plus one; 0 for none */
+	__u8  pad[5];
 	__u8  laddr[16], raddr[16]; /* IPv4 as ::ffff:a.b.c.d */
 	char  comm[16];
 };
@@ -61,29 +74,9 @@ struct state {
 	__u64 events, lost, repeated;
 };
 
-struct file_key {
-	__u32 sandbox, dev;
-	__u64 inode;
-	__u32 generation, pad;
-};
-
 const volatile __u64 budget = 8 << 20;         /* bytes of one sandbox in a second */
 const volatile __u64 wake = 1 << 20;           /* unread bytes at which the reader is woken */
-const volatile __u64 repeat = 60 * 1000000000ULL; /* ns within which opens of one file are one event */
-
-/* The depths below their root at which directories of sandboxes lie; 0 ends the list. */
-#define DEPTHS 4
-__u32 depths2[DEPTHS];
-__u32 depths1[DEPTHS];
-
-#define MAX_SANDBOXES 8192
-#define VERSION1 (1ULL << 63) /* ids are unique per hierarchy only */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 2 * MAX_SANDBOXES);
-	__type(key, __u64);
-	__type(value, __u32);
-} groups SEC(".maps");
+const volatile __u64 repeat = 60 * 1000000000ULL; /* ns within which the same wish of one process is one event */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -92,19 +85,20 @@ struct {
 	__type(value, struct state);
 } states SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1 << 16);
-	__type(key, struct file_key);
-	__type(value, __u64);
-} opened SEC(".maps");
+/* A process, for those who know its number alone. */
+struct process {
+	__u64 start, end; /* end is 0 while it lives */
+	__u32 sandbox;
+	__u32 tgid, ppid, inner, uid, gid, euid, pad;
+	char comm[16];
+};
 
-struct process_key { __u64 start; __u32 tgid, pad; };
+/* The processes of sandboxes that ended, by tgid. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1 << 13);
-	__type(key, struct process_key);
-	__type(value, __u32);
+	__uint(max_entries, 1 << 15);
+	__type(key, __u32);
+	__type(value, struct process);
 } ended SEC(".maps");
 
 struct {
@@ -120,47 +114,7 @@ struct {
 } scratch SEC(".maps");
 
 const struct event *unused_event __attribute__((unused));
-
-static __always_inline struct task_struct *me(void) { return (void *)bpf_get_current_task_btf(); }
-
-static __always_inline __u32 group(struct cgroup *g, __u32 *depths, __u64 mark)
-{
-	__u32 level = BPF_CORE_READ(g, level);
-	for (int i = 0; i < DEPTHS; i++) {
-		__u32 d = depths[i];
-		if (!d)
-			break;
-		if (d > level || d > 64)
-			continue;
-		struct cgroup *a = 0;
-		bpf_probe_read_kernel(&a, sizeof(a), (void *)g + bpf_core_field_offset(struct cgroup, ancestors) + d * sizeof(a));
-		__u64 id = BPF_CORE_READ(a, kn, id);
-		id |= mark;
-		__u32 *sandbox = bpf_map_lookup_elem(&groups, &id);
-		if (sandbox)
-			return *sandbox;
-	}
-	return 0;
-}
-
-/* The sandbox of a process, 0 for none. Control groups below that of the
- * sandbox count, so a process cannot leave by making one. */
-static __always_inline __u32 owner(struct task_struct *t)
-{
-	struct css_set *set = t->cgroups;
-	__u32 sandbox = 0;
-	if (depths2[0])
-		sandbox = group(set->dfl_cgrp, depths2, 0);
-	if (!sandbox && depths1[0]) {
-		struct cgroup_subsys_state *s = 0;
-		bpf_probe_read_kernel(&s, sizeof(s), (void *)set + bpf_core_field_offset(struct css_set, subsys) +
-			bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id) * sizeof(s));
-		struct cgroup *g = BPF_CORE_READ(s, cgroup);
-		if (g)
-			sandbox = group(g, depths1, VERSION1);
-	}
-	return sandbox;
-}
+const struct process *unused_process __attribute__((unused));
 
 static __always_inline __u32 inner_pid(struct task_struct *t)
 {
@@ -173,27 +127,33 @@ static __always_inline __u32 inner_pid(struct task_struct *t)
 	return nr;
 }
 
-/* The record to fill, with what is known of every event. */
+/* What is known of every event: it is the current process's. */
+static __always_inline void fill(struct event *e, struct task_struct *t, __u32 sandbox, __u8 kind)
+{
+	__u64 ids = bpf_get_current_pid_tgid(), users = bpf_get_current_uid_gid();
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time = bpf_ktime_get_boot_ns();
+	e->start = BPF_CORE_READ(t, group_leader, start_boottime);
+	e->sandbox = sandbox;
+	e->kind = kind;
+	e->tgid = ids >> 32;
+	e->tid = ids;
+	e->ppid = BPF_CORE_READ(t, real_parent, tgid);
+	e->inner = inner_pid(t);
+	e->uid = users;
+	e->gid = users >> 32;
+	e->euid = BPF_CORE_READ(t, cred, euid.val);
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+}
+
+/* The record of this processor. Only programs that nothing of ours interrupts
+ * may use it: those of tracepoints that are no interrupt's. */
 static __always_inline struct record *begin(struct task_struct *t, __u32 sandbox, __u8 kind)
 {
 	__u32 zero = 0;
 	struct record *r = bpf_map_lookup_elem(&scratch, &zero);
-	if (!r)
-		return 0;
-	__builtin_memset(&r->e, 0, sizeof(r->e));
-	__u64 ids = bpf_get_current_pid_tgid(), users = bpf_get_current_uid_gid();
-	r->e.time = bpf_ktime_get_boot_ns();
-	r->e.start = BPF_CORE_READ(t, group_leader, start_boottime);
-	r->e.sandbox = sandbox;
-	r->e.kind = kind;
-	r->e.tgid = ids >> 32;
-	r->e.tid = ids;
-	r->e.ppid = BPF_CORE_READ(t, real_parent, tgid);
-	r->e.inner = inner_pid(t);
-	r->e.uid = users;
-	r->e.gid = users >> 32;
-	r->e.euid = BPF_CORE_READ(t, cred, euid.val);
-	bpf_get_current_comm(r->e.comm, sizeof(r->e.comm));
+	if (r)
+		fill(&r->e, t, sandbox, kind);
 	return r;
 }
 
@@ -205,22 +165,26 @@ static __always_inline bool affordable(struct state *s, __u32 cost)
 	return __sync_fetch_and_add(&s->used, cost) + cost <= budget;
 }
 
-/* Sends the record with its first bytes of text, or counts it as lost. */
-static __always_inline int send(struct record *r, __u32 text)
+/* Sends an event and what follows it, or counts it as lost. */
+static __always_inline int emit(struct event *e, __u32 size)
 {
-	__u32 sandbox = r->e.sandbox;
+	__u32 sandbox = e->sandbox;
 	struct state *s = bpf_map_lookup_elem(&states, &sandbox);
 	if (!s)
 		return 0;
-	text &= TEXT_ROOM - 1;
-	__u32 size = sizeof(r->e) + text;
-	r->e.lost = s->lost;
+	e->lost = s->lost;
 	__u64 flags = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
-	if (!affordable(s, size) || bpf_ringbuf_output(&events, r, size, flags))
+	if (!affordable(s, size) || bpf_ringbuf_output(&events, e, size, flags))
 		__sync_fetch_and_add(&s->lost, 1);
 	else
 		__sync_fetch_and_add(&s->events, 1);
 	return 0;
+}
+
+/* Sends the record with its first bytes of text. */
+static __always_inline int send(struct record *r, __u32 text)
+{
+	return emit(&r->e, sizeof(r->e) + (text & (TEXT_ROOM - 1)));
 }
 
 /* Texts are appended at off; each function returns the next one. */
@@ -248,60 +212,11 @@ static __always_inline __u32 kernel_text(struct record *r, int i, __u32 off, con
 	return off + n;
 }
 
-struct walk {
-	struct dentry *dentry;
-	struct vfsmount *mnt;
-	char *buf;
-	__u32 pos;
-	__u32 flags;
-};
-
-static __always_inline struct mount *mount_of(struct vfsmount *v)
-{
-	return (void *)v - bpf_core_field_offset(struct mount, mnt);
-}
-
-/* One name of a path, from its end on. Locals first: BPF_CORE_READ(w->mnt, x)
- * would be relocated against our own struct. */
-static long walk_up(__u32 i, struct walk *w)
-{
-	struct dentry *d = w->dentry, *parent = BPF_CORE_READ(d, d_parent);
-	struct vfsmount *v = w->mnt;
-	if (d == BPF_CORE_READ(v, mnt_root)) {
-		struct mount *m = mount_of(v), *up = BPF_CORE_READ(m, mnt_parent);
-		if (up == m) {
-			w->flags = 0;
-			return 1;
-		}
-		w->dentry = BPF_CORE_READ(m, mnt_mountpoint);
-		w->mnt = (void *)up + bpf_core_field_offset(struct mount, mnt);
-		return 0;
-	}
-	__u32 len = BPF_CORE_READ(d, d_name.len), pos = w->pos;
-	if (len > 255)
-		len = 255;
-	if (pos < len + 1 || pos >= MAX_TEXT) {
-		w->flags |= FLAG_CUT;
-		return 1;
-	}
-	pos -= len;
-	bpf_probe_read_kernel(w->buf + (pos & (MAX_TEXT - 1)), len & 255, BPF_CORE_READ(d, d_name.name));
-	if (parent == d) { /* no directory has it, as a file of memfd_create */
-		w->pos = pos;
-		return 1;
-	}
-	pos -= 1;
-	w->buf[pos & (MAX_TEXT - 1)] = '/';
-	w->pos = pos;
-	w->dentry = parent;
-	return 0;
-}
-
 /* The path from the root of the mount namespace, whatever root the process
  * chose. A cut one lacks its beginning. */
 static __always_inline __u32 walk_text(struct record *r, int i, __u32 off, struct dentry *d, struct vfsmount *v)
 {
-	struct walk w = { .dentry = d, .mnt = v, .buf = r->walk, .pos = MAX_TEXT - 1, .flags = FLAG_DETACHED };
+	struct walk w = WALK(d, v, r->walk);
 	bpf_loop(128, walk_up, &w, 0);
 	__u32 pos = w.pos & (MAX_TEXT - 1), n = (MAX_TEXT - 1 - pos) & (MAX_TEXT - 1);
 	r->e.flags |= w.flags;
@@ -309,39 +224,3 @@ static __always_inline __u32 walk_text(struct record *r, int i, __u32 off, struc
 	r->e.texts[i] = n;
 	return off + n;
 }
-
-static __always_inline struct file *file_of(struct task_struct *t, long fd)
-{
-	struct fdtable *table = BPF_CORE_READ(t, files, fdt);
-	struct file *f = 0;
-	if (fd < 0 || fd >= BPF_CORE_READ(table, max_fds))
-		return 0;
-	bpf_probe_read_kernel(&f, sizeof(f), BPF_CORE_READ(table, fd) + fd);
-	return f;
-}
-
-/* What the tracepoint at the end of a system call gives. */
-struct sys_exit {
-	__u64 common;
-	__s64 number;
-	__s64 ret;
-};
-
-/* Argument n of the system call that just ended. */
-static __always_inline __u64 arg(struct task_struct *t, int n)
-{
-	struct pt_regs *regs = (void *)bpf_task_pt_regs((void *)t);
-#if defined(__TARGET_ARCH_x86)
-	switch (n) {
-	case 0: return BPF_CORE_READ(regs, di);
-	case 1: return BPF_CORE_READ(regs, si);
-	case 2: return BPF_CORE_READ(regs, dx);
-	case 3: return BPF_CORE_READ(regs, r10);
-	default: return BPF_CORE_READ(regs, r8);
-	}
-#else
-	return n ? BPF_CORE_READ(regs, regs[n]) : BPF_CORE_READ(regs, orig_x0);
-#endif
-}
-
-#define AFTER(call) SEC("tp/syscalls/sys_exit_" #call) int after_##call(struct sys_exit *ctx)

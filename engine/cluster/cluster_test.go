@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -79,6 +80,11 @@ func (e echo) SetNetwork(ctx context.Context, sb string, p engine.NetworkPolicy)
 	return err
 }
 
+func (e echo) SetRules(ctx context.Context, sb string, rules *engine.ExecFileRules) error {
+	_, err := e.answer(ctx, "SetRules", sb, rules)
+	return err
+}
+
 func (e echo) SetSecrets(ctx context.Context, sb string, on bool) error {
 	_, err := e.answer(ctx, "SetSecrets", sb, on)
 	return err
@@ -144,6 +150,11 @@ func fill(v reflect.Value, n int) {
 		v.SetBool(true)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(int64(n) + 1<<40)
+	case reflect.Uint16:
+		v.SetUint(uint64(n) + 1<<15)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), n)
 	case reflect.Uint64:
 		v.SetUint(uint64(n) + 1<<63)
 	case reflect.Float64:
@@ -162,6 +173,10 @@ func fill(v reflect.Value, n int) {
 	case reflect.Struct:
 		if t, ok := v.Addr().Interface().(*time.Time); ok {
 			*t = time.Unix(int64(n), 5).UTC()
+			return
+		}
+		if p, ok := v.Addr().Interface().(*netip.Prefix); ok {
+			*p = netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}), 32)
 			return
 		}
 		for i := range v.NumField() {
@@ -191,6 +206,8 @@ func TestEveryMethodSurvivesTheWire(t *testing.T) {
 		t.Run(m.Name, func(t *testing.T) { survives(t, c, m) })
 	}
 }
+
+var samePrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
 func survives(t *testing.T, c *Cluster, m reflect.Method) {
 	var result any
@@ -225,11 +242,11 @@ func survives(t *testing.T, c *Cluster, m reflect.Method) {
 	if err := out[len(out)-1].Interface(); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(want, args); d != "" || method != m.Name {
+	if d := cmp.Diff(want, args, samePrefix); d != "" || method != m.Name {
 		t.Errorf("%s was called with\n%s", method, d)
 	}
 	if len(out) == 2 {
-		if d := cmp.Diff(result, out[0].Interface()); d != "" {
+		if d := cmp.Diff(result, out[0].Interface(), samePrefix); d != "" {
 			t.Error(d)
 		}
 	}

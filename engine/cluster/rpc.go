@@ -37,6 +37,10 @@ type (
 		Sandbox string               `json:"sandbox"`
 		Policy  engine.NetworkPolicy `json:"policy"`
 	}
+	rulesArgs struct {
+		Sandbox string                `json:"sandbox"`
+		Rules   *engine.ExecFileRules `json:"rules"`
+	}
 	secretsArgs struct {
 		Sandbox string `json:"sandbox"`
 		On      bool   `json:"on"`
@@ -169,6 +173,11 @@ func (c client) Resize(ctx context.Context, sandbox string, r engine.Resources) 
 
 func (c client) SetNetwork(ctx context.Context, sandbox string, p engine.NetworkPolicy) error {
 	_, err := call[none](ctx, c, "SetNetwork", networkArgs{sandbox, p})
+	return err
+}
+
+func (c client) SetRules(ctx context.Context, sandbox string, rules *engine.ExecFileRules) error {
+	_, err := call[none](ctx, c, "SetRules", rulesArgs{sandbox, rules})
 	return err
 }
 

@@ -60,6 +60,9 @@ func handlers(r engine.Runner) map[string]handler {
 		"SetNetwork": noResult(func(ctx context.Context, a networkArgs) error {
 			return r.SetNetwork(ctx, a.Sandbox, a.Policy)
 		}),
+		"SetRules": noResult(func(ctx context.Context, a rulesArgs) error {
+			return r.SetRules(ctx, a.Sandbox, a.Rules)
+		}),
 		"SetSecrets": noResult(func(ctx context.Context, a secretsArgs) error {
 			return r.SetSecrets(ctx, a.Sandbox, a.On)
 		}),

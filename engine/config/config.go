@@ -88,6 +88,10 @@ type Config struct {
 	// Resolvers are the DNS servers that sandboxes' questions are relayed to,
 	// as ip:port, separated by commas; empty takes the host's.
 	Resolvers string `koanf:"resolvers"`
+	// PolicyHosts is the hosts that variables of policies stand for, as
+	// NAME=host,host, separated by spaces. Empty asks the tools of the default
+	// snapshot where they download packages from.
+	PolicyHosts string `koanf:"policy_hosts"`
 
 	// RateLimits are the rate limits to enforce, as NAME=REQUESTS/SECONDS,
 	// separated by commas; empty limits failed authentication only.
@@ -197,6 +201,9 @@ func (c Config) Validate() error {
 	}
 	if _, err := c.DNS(); err != nil {
 		bad("resolvers", "%v", err)
+	}
+	if _, err := c.PolicyVariables(); err != nil {
+		bad("policy_hosts", "%v", err)
 	}
 	switch c.LogLevel {
 	case "debug", "info", "warn", "error":

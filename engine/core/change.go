@@ -26,7 +26,8 @@ func (s sandboxes) Resize(ctx context.Context, ref engine.SandboxRef, r engine.R
 		return engine.Sandbox{}, refuse(sb, "resize", "started or stopped")
 	}
 	want := merge(r, sb.Resources)
-	if err := firstError(checkResize(sb, want), s.room(ctx, sb, want)); err != nil {
+	err = firstError(checkResize(sb, want), s.room(ctx, sb, want), s.permitsChange(ctx, sb, func(row *store.Sandbox) { row.Resources = want }))
+	if err != nil {
 		return engine.Sandbox{}, public(err)
 	}
 	free, err := s.within(ctx, sb, want, sb.State == engine.StateStarted)
@@ -95,7 +96,7 @@ func (s sandboxes) Update(ctx context.Context, ref engine.SandboxRef, u engine.U
 	if err := firstError(ctx.Err(), checkUpdate(u)); err != nil {
 		return engine.Sandbox{}, public(err)
 	}
-	if u.Network != nil {
+	if u.Network != nil || u.Policy != nil {
 		sb, err := s.updateNetwork(ctx, ref, u)
 		return sb, public(err)
 	}
@@ -108,6 +109,9 @@ func (s sandboxes) Update(ctx context.Context, ref engine.SandboxRef, u engine.U
 	}
 	if sb.State == engine.StateDestroying {
 		return engine.Sandbox{}, inProgress(sb.Name, string(sb.State))
+	}
+	if err := s.permitsChange(ctx, &sb, func(row *store.Sandbox) { apply(row, u) }); err != nil {
+		return engine.Sandbox{}, public(err)
 	}
 	// The state may change in between; a new start from its new value does it.
 	for try := 0; ; try++ {
@@ -157,6 +161,7 @@ func apply(row *store.Sandbox, u engine.UpdateSandbox) {
 	set(&row.Lifecycle.AutoDelete, u.AutoDelete)
 	set(&row.Lifecycle.TTL, u.TTL)
 	set(&row.Network, u.Network)
+	set(&row.Policy, u.Policy)
 	if u.Labels != nil {
 		row.Labels = maps.Clone(*u.Labels)
 	}
@@ -168,9 +173,9 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// updateNetwork writes the new policy and makes the runner enforce it. When
-// the runner fails, the old policy is written back, so that the row says what
-// holds. After a crash in between, reconcile applies the row's policy.
+// updateNetwork writes the new lists and policy and makes the runner enforce
+// them. When the runner fails, the old ones are written back, so that the row
+// says what holds. After a crash in between, reconcile applies the row's.
 func (s sandboxes) updateNetwork(ctx context.Context, ref engine.SandboxRef, u engine.UpdateSandbox) (engine.Sandbox, error) {
 	ctx, sb, end, err := s.change(ctx, ref, opUpdate, limitResize)
 	if err != nil {
@@ -183,20 +188,53 @@ func (s sandboxes) updateNetwork(ctx context.Context, ref engine.SandboxRef, u e
 	if !sb.State.Settled() {
 		return engine.Sandbox{}, inProgress(sb.Name, string(sb.State))
 	}
-	old := sb.Network
+	if err := s.permitsUpdate(ctx, sb, &u); err != nil {
+		return engine.Sandbox{}, err
+	}
+	old := *sb
 	if err := s.write(ctx, sb, func(row *store.Sandbox) { apply(row, u) }); err != nil {
 		return engine.Sandbox{}, err
 	}
-	if sb.State == engine.StateStarted && !reflect.DeepEqual(old, *u.Network) {
-		err = s.Cluster.Client(sb.Runner).SetNetwork(ctx, sb.ID, *u.Network)
+	moved := sb.Policy != old.Policy
+	if sb.State == engine.StateStarted && (moved || !reflect.DeepEqual(old.Network, sb.Network)) {
+		err = s.applyPolicy(ctx, sb.ID)
 	}
 	if err != nil {
 		undo := context.WithoutCancel(ctx)
-		if werr := s.write(undo, sb, func(row *store.Sandbox) { row.Network = old }); werr != nil {
+		werr := s.write(undo, sb, func(row *store.Sandbox) {
+			row.Network, row.Policy, row.Lifecycle = old.Network, old.Policy, old.Lifecycle
+		})
+		if werr == nil && moved {
+			werr = s.applyPolicy(undo, sb.ID)
+		}
+		if werr != nil {
 			s.Log.Error("network policy not written back", "sandbox", sb.ID, "error", werr)
 		}
 		return engine.Sandbox{}, cause(ctx, err)
 	}
 	s.publish("sandbox.updated", sb, string(sb.State))
 	return s.view(sb), nil
+}
+
+// permitsUpdate asks the policy that a sandbox shall be under about all that
+// the sandbox is then. Keys that are bound to a policy change no attachment.
+func (s sandboxes) permitsUpdate(ctx context.Context, sb *store.Sandbox, u *engine.UpdateSandbox) error {
+	row := *sb
+	apply(&row, *u)
+	if u.Policy == nil || row.Policy == sb.Policy {
+		return s.permitsChange(ctx, sb, func(r *store.Sandbox) { apply(r, *u) })
+	}
+	if err := engine.Unbound(engine.CallerOf(ctx).Principal, "change the policy of a sandbox"); err != nil || row.Policy == "" {
+		return err
+	}
+	p, err := s.policyFor(ctx, row.OrganizationID, row.Policy)
+	if err != nil {
+		return err
+	}
+	// A longer idle time becomes that of the policy; what would delete the
+	// sandbox is the caller's to say.
+	if most := p.Lifecycle.AutoStop; most > 0 && (row.Lifecycle.AutoStop == 0 || row.Lifecycle.AutoStop > most) {
+		u.AutoStop, row.Lifecycle.AutoStop = &most, most
+	}
+	return firstError(permits(p, ask(&row, 0)), s.permitsSecrets(ctx, &row, p))
 }

@@ -70,7 +70,7 @@ func (s snapshots) snapshotOf(sb *store.Sandbox, name string) engine.Snapshot {
 		ID: id, OrganizationID: sb.OrganizationID, Name: name, State: engine.SnapshotSnapshotting,
 		Image: sb.Image, ImageDigest: sb.ImageDigest, Disk: "snap-" + id, Runner: sb.Runner,
 		User: sb.User, WorkDir: sb.WorkDir, Env: maps.Clone(sb.Env), Entrypoint: sb.Entrypoint,
-		Resources: sb.Resources, SourceSandbox: sb.ID, CreatedAt: now, UpdatedAt: now,
+		Resources: sb.Resources, SourceSandbox: sb.ID, Policy: sb.Policy, CreatedAt: now, UpdatedAt: now,
 	}
 }
 
@@ -96,7 +96,7 @@ func (c *Core) saveDisk(ctx context.Context, sb *store.Sandbox, meanwhile engine
 }
 
 // Fork makes a new running sandbox with a copy of another's disk, and its
-// environment, labels, limits, timers and network policy. Previews of the
+// environment, labels, limits, timers, network lists and policy. Previews of the
 // fork are private. The parent is held up for the cut only.
 func (s snapshots) Fork(ctx context.Context, ref engine.SandboxRef, name string) (engine.Sandbox, error) {
 	watch := newStopwatch(s.Now)
@@ -152,7 +152,7 @@ func (s snapshots) child(parent *store.Sandbox, name string) *birth {
 		State: engine.StateCreating, Desired: engine.DesiredStarted, Incarnation: 1,
 		Target: parent.Target, Snapshot: parent.Snapshot, ImageDigest: parent.ImageDigest, User: parent.User,
 		Env: maps.Clone(parent.Env), Secrets: maps.Clone(parent.Secrets), Labels: maps.Clone(parent.Labels), Resources: parent.Resources,
-		Lifecycle: parent.Lifecycle, Network: parent.Network, Parent: parent.ID,
+		Lifecycle: parent.Lifecycle, Network: parent.Network, Policy: parent.Policy, Parent: parent.ID,
 		CreatedAt: now, UpdatedAt: now, LastActive: now,
 	}
 	row.Version, row.ForkDisk = 0, forkDisk(id)

@@ -34,6 +34,7 @@ type Store interface {
 	AuditStore
 	PreviewStore
 	SSHStore
+	PolicyStore
 }
 
 // SandboxStore keeps sandboxes.
@@ -139,6 +140,7 @@ type Config struct {
 	Secret          []byte                                           // that preview secrets are derived from; empty: one for this process
 	Ledger          Ledger                                           // of what sandboxes did; nil: none is kept
 	Box             *secret.Box                                      // seals secrets; nil: none are kept
+	PolicyHosts     map[string][]string                              // hosts by the variable of policies that stands for them; what is missing is asked of the default snapshot's tools
 	DefaultSnapshot string                                           // name; empty: atoll-small
 	OnDemand        []string                                         // images of the server's own snapshots that are built when first needed
 	Tools           []string                                         // MCP tools and toolsets that keys may be limited to; empty: any name
@@ -190,6 +192,8 @@ type Core struct {
 	warm       *warm
 	images     sync.RWMutex // read: one is made ready; write: one is dropped
 	unneeded   unneeded
+	documents  documents
+	tools      toolHosts
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup // everything that outlives a call
@@ -270,7 +274,29 @@ func (e events) Watch(ctx context.Context, organizationID string) (<-chan engine
 	if err != nil {
 		return nil, public(err)
 	}
+	if bound := engine.CallerOf(ctx).Principal.Policy; bound != "" {
+		ch = e.ofPolicy(ctx, ch, bound)
+	}
 	return seen(ctx, engine.ScopeOf(ctx), ch), nil
+}
+
+// ofPolicy passes on what is about objects under a policy.
+func (e events) ofPolicy(ctx context.Context, in <-chan engine.Event, policy string) <-chan engine.Event {
+	out := make(chan engine.Event)
+	e.wg.Go(func() {
+		defer close(out)
+		for ev := range in {
+			if (ev.Sandbox == nil || ev.Sandbox.Policy != policy) && (ev.Snapshot == nil || ev.Snapshot.Policy != policy) {
+				continue
+			}
+			select {
+			case out <- ev:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return out
 }
 
 type inspector struct{ *Core }

@@ -88,7 +88,7 @@ func (s sandboxes) repeated(ctx context.Context, known store.Idempotency, print 
 	if err != nil {
 		return engine.Sandbox{}, err
 	}
-	return s.view(&sb), nil
+	return s.view(&sb), reachable(ctx, &sb)
 }
 
 func fingerprint(req engine.CreateSandbox) string {
@@ -164,13 +164,16 @@ func (s sandboxes) conceive(ctx context.Context, req engine.CreateSandbox) (*bir
 	if req.Image != "" {
 		b.pull, b.row.Image = req.Image, req.Image
 		b.row.Resources = merge(req.Resources, defaultResources)
-		return b, nil
+		return b, s.govern(ctx, b, req, "")
 	}
 	sn, err := s.usable(ctx, engine.SnapshotRef{OrganizationID: req.OrganizationID, IDOrName: cmp.Or(req.Snapshot, s.DefaultSnapshot)})
 	if err != nil {
 		return nil, err
 	}
-	return b, b.from(sn)
+	if err := b.from(sn); err != nil {
+		return nil, err
+	}
+	return b, s.govern(ctx, b, req, inheritable(sn, req.OrganizationID))
 }
 
 // defaultResources are those of a sandbox or snapshot that is made from an
@@ -251,11 +254,10 @@ func (s sandboxes) launchOn(ctx context.Context, b *birth, runner string) error 
 		b.watch.stage("pull")
 	}
 	b.tried = true
-	travels, err := s.travels(ctx, &b.row)
+	l, err := s.launch(ctx, &b.row)
 	if err != nil {
 		return err
 	}
-	l := launch(&b.row, travels)
 	l.Disk, l.Cold = b.disk, b.cold
 	got, err := r.Launch(ctx, l)
 	if err != nil {
@@ -275,6 +277,11 @@ func (s sandboxes) record(ctx context.Context, b *birth, runner string) error {
 		return s.write(ctx, &b.row, func(row *store.Sandbox) { row.Runner = runner })
 	}
 	b.row.Runner = runner
+	end, err := s.withinPolicy(ctx, &b.row)
+	if err != nil {
+		return err
+	}
+	defer end()
 	free, err := s.within(ctx, &b.row, b.row.Resources, true)
 	if err != nil {
 		return err
@@ -309,13 +316,21 @@ func (s sandboxes) pullFor(ctx context.Context, b *birth, r engine.Runner) error
 	})
 }
 
-// launch is all that a runner needs of the row, and of what Core.travels said.
-func launch(sb *store.Sandbox, travels bool) engine.Launch {
+// launch is all that a runner needs of the row.
+func (c *Core) launch(ctx context.Context, sb *store.Sandbox) (engine.Launch, error) {
+	travels, err := c.travels(ctx, sb)
+	if err != nil {
+		return engine.Launch{}, err
+	}
+	f, err := c.forceOf(ctx, sb)
+	if err != nil {
+		return engine.Launch{}, err
+	}
 	return engine.Launch{
 		Sandbox: sb.ID, Incarnation: sb.Incarnation, Name: sb.Name, Class: sb.Class,
 		Snapshot: sb.Snapshot, Image: sb.Image, ImageDigest: sb.ImageDigest, User: sb.User, WorkDir: sb.WorkDir, Env: environment(sb),
-		Entrypoint: sb.Entrypoint, Labels: sb.Labels, Resources: sb.Resources, Network: sb.Network, Secrets: travels,
-	}
+		Entrypoint: sb.Entrypoint, Labels: sb.Labels, Resources: sb.Resources, Network: f.network, Rules: f.rules, Secrets: travels,
+	}, nil
 }
 
 // abandon removes every trace of a sandbox whose create failed. What cannot

@@ -46,6 +46,12 @@ func (s sandboxes) List(ctx context.Context, q engine.SandboxQuery) (engine.Sand
 		return engine.SandboxPage{Items: []engine.Sandbox{}}, nil
 	}
 	q.Labels = labels
+	if bound := engine.CallerOf(ctx).Principal.Policy; bound != "" {
+		if q.Policy != "" && q.Policy != bound {
+			return engine.SandboxPage{}, nil
+		}
+		q.Policy = bound
+	}
 	page, err := s.Store.ListSandboxes(ctx, q)
 	if err != nil {
 		return engine.SandboxPage{}, public(err)

@@ -108,10 +108,30 @@ func (k Keys) principal(ctx context.Context, secret string, now time.Time) (engi
 		ExpiresAt: key.ExpiresAt, UserID: key.UserID, UserEmail: m.Email, Role: m.Role,
 		Unrestricted: key.Unrestricted, Permissions: m.permissions(), Scope: key.Scope, Admin: key.Admin, Rates: org.Quota.Rates(),
 	}
+	if err := k.bind(ctx, &p, key.Policy); err != nil {
+		return engine.Principal{}, public(err)
+	}
 	if !key.Unrestricted {
 		p.Permissions = slices.DeleteFunc(p.Permissions, func(s string) bool { return !slices.Contains(key.Permissions, s) })
 	}
 	return p, nil
+}
+
+// bind gives a principal what the policy says of tools that its key is bound to.
+func (k Keys) bind(ctx context.Context, p *engine.Principal, policy string) error {
+	if policy == "" {
+		return nil
+	}
+	named, err := k.named(ctx, p.OrganizationID, policy)
+	if err != nil {
+		return err
+	}
+	doc, err := k.documents.parse(named.Document)
+	if err != nil {
+		return err
+	}
+	p.Policy, p.Tools = policy, &doc.Tools
+	return nil
 }
 
 func unauthenticated(message string) error {
@@ -185,7 +205,11 @@ func (k Keys) Create(ctx context.Context, p engine.Principal, req engine.CreateK
 	key := newKey(org, user, req.Name, secret, now)
 	key.ExpiresAt, key.Permissions, key.Unrestricted = req.ExpiresAt, req.Permissions, req.Permissions == nil
 	key.Scope = req.Scope.Clone()
-	key.Admin = key.Unrestricted && p.Admin && user == p.UserID
+	key.Policy = cmp.Or(req.Policy, p.Policy)
+	key.Admin = key.Unrestricted && p.Admin && user == p.UserID && key.Policy == ""
+	if err := k.mayBind(ctx, p, key.APIKey); err != nil {
+		return engine.APIKey{}, "", public(err)
+	}
 	if err := mayGrant(p, m, key.APIKey); err != nil {
 		return engine.APIKey{}, "", err
 	}
@@ -242,6 +266,22 @@ func (k Keys) holder(ctx context.Context, p engine.Principal, org, user string) 
 		return member{}, noOrganization(org)
 	}
 	return m, err
+}
+
+// mayBind refuses a policy that there is none of, and keys that would get out of
+// the one that their maker is bound to.
+func (k Keys) mayBind(ctx context.Context, p engine.Principal, key engine.APIKey) error {
+	if p.Policy != "" && (key.Policy != p.Policy || key.OrganizationID != p.OrganizationID) {
+		return engine.Errorf(engine.KindDenied, "this API key is bound to policy %s, and so are the keys that it makes", p.Policy).WithHint("leave the policy out")
+	}
+	if key.Policy == "" {
+		return nil
+	}
+	_, err := k.named(ctx, key.OrganizationID, key.Policy)
+	if engine.KindOf(err) == engine.KindNotFound {
+		return invalid("policy %s does not exist", quote(key.Policy)).WithHint("list the policies that there are")
+	}
+	return err
 }
 
 // mayGrant refuses keys that could do more than their maker.

@@ -89,7 +89,7 @@ func (s sandboxes) start(ctx context.Context, sb *store.Sandbox, watch *stopwatc
 		return false, err
 	}
 	before := *sb
-	travels, err := s.travels(ctx, sb)
+	l, err := s.launch(ctx, sb)
 	if err != nil {
 		free()
 		return false, err
@@ -102,7 +102,8 @@ func (s sandboxes) start(ctx context.Context, sb *store.Sandbox, watch *stopwatc
 		return false, err
 	}
 	watch.stage("place")
-	got, err := s.Cluster.Client(sb.Runner).Start(ctx, launch(sb, travels))
+	l.Incarnation = sb.Incarnation
+	got, err := s.Cluster.Client(sb.Runner).Start(ctx, l)
 	if err != nil {
 		err = cause(ctx, err)
 		s.unstarted(ctx, sb, &before, err)

@@ -14,7 +14,7 @@ import (
 // does not exist, like one of another organization.
 func (c *Core) visible(ctx context.Context, sb *store.Sandbox, ref engine.SandboxRef) error {
 	if engine.ScopeOf(ctx).Sees(sb.Labels) {
-		return nil
+		return reachable(ctx, sb)
 	}
 	return engine.Errorf(engine.KindNotFound, "sandbox %q not found", ref.IDOrName).
 		WithHint("use the id or name of one that exists in your organization")

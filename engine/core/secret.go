@@ -202,10 +202,7 @@ func (s secrets) eachUser(ctx context.Context, row store.Secret, f func(context.
 
 // travels tells whether a secret of the sandbox may be sent anywhere.
 func (c *Core) travels(ctx context.Context, sb *store.Sandbox) (bool, error) {
-	if len(sb.Secrets) == 0 {
-		return false, nil
-	}
-	rows, err := c.Store.SecretsByID(ctx, sb.OrganizationID, slices.Compact(slices.Sorted(maps.Values(sb.Secrets))))
+	rows, err := c.allowedSecrets(ctx, sb)
 	return slices.ContainsFunc(rows, func(r store.Secret) bool { return len(r.Hosts) > 0 }), err
 }
 
@@ -264,6 +261,9 @@ func (s secrets) Attach(ctx context.Context, ref engine.SandboxRef, wanted map[s
 	if err != nil {
 		return engine.Sandbox{}, public(err)
 	}
+	if err := s.permitsAttached(ctx, sb, ids); err != nil {
+		return engine.Sandbox{}, public(err)
+	}
 	old := sb.Secrets
 	if err := s.write(ctx, sb, func(row *store.Sandbox) { row.Secrets = ids }); err != nil {
 		return engine.Sandbox{}, public(err)
@@ -280,6 +280,20 @@ func (s secrets) Attach(ctx context.Context, ref engine.SandboxRef, wanted map[s
 	}
 	s.publish("sandbox.updated", sb, string(sb.State))
 	return s.view(sb), nil
+}
+
+// permitsAttached asks the policy of a sandbox about the secrets it shall have.
+func (s secrets) permitsAttached(ctx context.Context, sb *store.Sandbox, ids map[string]string) error {
+	if sb.Policy == "" || len(ids) == 0 {
+		return nil
+	}
+	p, err := s.document(ctx, sb.OrganizationID, sb.Policy)
+	if err != nil {
+		return err
+	}
+	row := *sb
+	row.Secrets = ids
+	return s.permitsSecrets(ctx, &row, p)
 }
 
 func checkAttached(wanted map[string]string) error {
@@ -399,7 +413,7 @@ func (r resolver) Resolve(ctx context.Context, sandboxID string) ([]secret.Bindi
 	if err != nil || !running(&sb) {
 		return nil, public(err)
 	}
-	rows, err := r.Store.SecretsByID(ctx, sb.OrganizationID, slices.Compact(slices.Sorted(maps.Values(sb.Secrets))))
+	rows, err := r.allowedSecrets(ctx, &sb)
 	if err != nil {
 		return nil, public(err)
 	}

@@ -139,7 +139,7 @@ func (c *Core) DropForkDisk(ctx context.Context, row Row) error {
 	return c.dropForkDisk(ctx, sb)
 }
 
-// ApplyNetwork makes the runner enforce the row's policy, which a crash may
+// ApplyNetwork makes the runner enforce the row's lists and policy, which a crash may
 // have kept from it.
 func (c *Core) ApplyNetwork(ctx context.Context, row Row) error {
 	ctx, sb, end, err := c.holdRow(ctx, row, limitResize)
@@ -147,10 +147,7 @@ func (c *Core) ApplyNetwork(ctx context.Context, row Row) error {
 		return err
 	}
 	defer end()
-	if err := c.Cluster.Client(sb.Runner).SetNetwork(ctx, sb.ID, sb.Network); err != nil || len(sb.Secrets) == 0 {
-		return err
-	}
-	return c.tellTravels(ctx, sb)
+	return c.applyPolicy(ctx, sb.ID)
 }
 
 // RemoveOrphan removes an instance that no row knows. It asks the store once

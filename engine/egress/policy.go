@@ -1,48 +1,24 @@
 package egress
 
 import (
-	"net/netip"
 	"slices"
-	"strings"
 
 	kernel "github.com/atoll-sh/atoll/ebpf/egress"
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/policies"
 )
 
-// FromNetwork makes a policy of the lists of the API. Networks are open on
-// every port; names on the web's. Without lists everything is allowed.
+// FromNetwork makes a policy of the lists of the API and of the named policy
+// beside them: what either denies is denied.
 func FromNetwork(n engine.NetworkPolicy) (*policies.Policy, error) {
-	p := &policies.Policy{Name: "network", Egress: policies.Egress{Default: policies.Deny}}
-	if n.BlockAll {
-		return p, nil
+	lists, err := policies.FromLists(n.BlockAll, n.AllowCIDRs, n.AllowDomains)
+	if err != nil {
+		return nil, engine.Errorf(engine.KindInvalid, "%v", err)
 	}
-	if len(n.AllowCIDRs) == 0 && len(n.AllowDomains) == 0 {
-		p.Egress.Default = policies.Allow
-		return p, nil
+	if n.Policy == nil {
+		return lists, nil
 	}
-	networks := policies.EgressRule{Name: "networkAllowList", Verdict: policies.Allow}
-	for _, text := range n.AllowCIDRs {
-		prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
-		if err != nil || prefix.Addr().Is4In6() {
-			return nil, engine.Errorf(engine.KindInvalid, "networkAllowList: %q is no network, as 192.0.2.0/24", text)
-		}
-		networks.Networks = append(networks.Networks, prefix.Masked())
-	}
-	names := policies.EgressRule{Name: "domainAllowList", Verdict: policies.Allow}
-	for _, text := range n.AllowDomains {
-		host, err := policies.ParseHost(strings.TrimSpace(text))
-		if err != nil {
-			return nil, engine.Errorf(engine.KindInvalid, "domainAllowList: %v", err)
-		}
-		names.Hosts = append(names.Hosts, host)
-	}
-	for _, r := range []policies.EgressRule{networks, names} {
-		if len(r.Networks)+len(r.Hosts) > 0 {
-			p.Egress.Rules = append(p.Egress.Rules, r)
-		}
-	}
-	return p, nil
+	return &policies.Policy{Name: n.Policy.Name, Egress: policies.Both(n.Policy.Egress, lists.Egress)}, nil
 }
 
 // compile makes of a policy what the kernel judges. A rule's number is its
@@ -77,9 +53,6 @@ func ranges(ports []policies.Ports) []kernel.Range {
 	return out
 }
 
-// webPorts is what a rule that allows a host without ports is about.
-var webPorts = []policies.Ports{{Protocol: policies.TCP, First: 80, Last: 80}, {Protocol: policies.TCP, First: 443, Last: 443}}
-
 // portsOf returns what a policy opens at the addresses of a name, and the
 // number of the first rule that does: all that rules allow, less what rules
 // deny.
@@ -95,7 +68,7 @@ func portsOf(p *policies.Policy, name string) (open []policies.Ports, rule uint3
 			rule = uint32(i + 1)
 		}
 		if len(r.Ports) == 0 {
-			open = append(open, webPorts...)
+			open = append(open, policies.WebPorts()...)
 		}
 		open = append(open, r.Ports...)
 	}

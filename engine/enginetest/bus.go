@@ -154,6 +154,7 @@ func (a away) Resize(context.Context, string, engine.Resources) (engine.Instance
 	return engine.Instance{}, a.err()
 }
 func (a away) SetNetwork(context.Context, string, engine.NetworkPolicy) error { return a.err() }
+func (a away) SetRules(context.Context, string, *engine.ExecFileRules) error  { return a.err() }
 func (a away) SetSecrets(context.Context, string, bool) error                 { return a.err() }
 func (a away) SaveDisk(context.Context, string, string) (engine.SavedDisk, error) {
 	return engine.SavedDisk{}, a.err()

@@ -140,6 +140,11 @@ func (m MortalRunner) SetNetwork(ctx context.Context, sandbox string, p engine.N
 	return m.Death.step(func() error { return m.Runner.SetNetwork(ctx, sandbox, p) })
 }
 
+// SetRules is a step.
+func (m MortalRunner) SetRules(ctx context.Context, sandbox string, rules *engine.ExecFileRules) error {
+	return m.Death.step(func() error { return m.Runner.SetRules(ctx, sandbox, rules) })
+}
+
 // SetSecrets is a step.
 func (m MortalRunner) SetSecrets(ctx context.Context, sandbox string, on bool) error {
 	return m.Death.step(func() error { return m.Runner.SetSecrets(ctx, sandbox, on) })

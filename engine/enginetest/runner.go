@@ -261,6 +261,22 @@ func (r *Runner) SetNetwork(ctx context.Context, sandbox string, p engine.Networ
 	return nil
 }
 
+// SetRules changes what Launched tells of them.
+func (r *Runner) SetRules(ctx context.Context, sandbox string, rules *engine.ExecFileRules) error {
+	unlock, err := r.begin(ctx, "SetRules", sandbox)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := r.find(sandbox); err != nil {
+		return err
+	}
+	l := r.launches[sandbox]
+	l.Rules = rules
+	r.launches[sandbox] = l
+	return nil
+}
+
 // SetSecrets is remembered by nobody.
 func (r *Runner) SetSecrets(ctx context.Context, sandbox string, _ bool) error {
 	unlock, err := r.begin(ctx, "SetSecrets", sandbox)

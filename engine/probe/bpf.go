@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
+	"github.com/atoll-sh/atoll/ebpf/enforce"
 	"github.com/atoll-sh/atoll/engine"
 )
 
@@ -63,4 +64,12 @@ func TCX() error {
 		}
 		return errors.Join(err, p.Close())
 	})
+}
+
+// confinement tries what rules about programs and files are enforced with.
+func confinement(context.Context, Options) engine.Check {
+	if err := enforce.Supported(); err != nil {
+		return bad(err.Error(), "use a kernel that runs BPF programs at LSM hooks, as Debian's from 6.1 on; policies with such rules are refused here unless they say best-effort")
+	}
+	return good("enforced by BPF programs at LSM hooks")
 }

@@ -70,6 +70,8 @@ func checks() []check {
 		{"KVM", false, kvm},
 		{"GPU", false, gpu},
 		{"BPF", false, bpf},
+		{"activity", false, processActivity},
+		{"program and file rules", false, confinement},
 		{"clock", false, clock},
 	}
 }

@@ -13,3 +13,16 @@ func (r *Runner) Holder(slot int) (sandbox string, incarnation uint64) {
 	}
 	return "", 0
 }
+
+// SandboxOf returns which sandbox an instance holds; empty when it is not known.
+func (r *Runner) SandboxOf(id string) (sandbox string, incarnation uint64) {
+	r.mu.Lock()
+	in := r.instances[id]
+	r.mu.Unlock()
+	if in == nil {
+		return "", 0
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.rec.Sandbox, in.rec.Launch.Incarnation
+}

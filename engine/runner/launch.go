@@ -171,6 +171,11 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 	sw.mark("start")
 	r.cfg.Checkpoint("start")
 	if l.Sandbox != "" {
+		// Nothing of the sandbox's ran yet, and what the runtime did to set it up
+		// is not what rules are about.
+		if err := r.confine(ctx, in, l.Rules); err != nil {
+			return err
+		}
 		err = in.tb.SetIdentity(ctx, identity(l, trust))
 		sw.mark("identity")
 		r.cfg.Checkpoint("identity")
@@ -297,6 +302,9 @@ func (r *Runner) unmake(ctx context.Context, in *instance) error {
 	err := r.cfg.Driver.Remove(ctx, h)
 	if err != nil {
 		return err // the mounts below are in use
+	}
+	if err := r.release(ctx, h); err != nil {
+		return err
 	}
 	if err := r.cfg.Roots.Unmount(ctx, r.rootDir(id)); err != nil {
 		return err

@@ -295,7 +295,7 @@ func (r *Runner) bind(ctx context.Context, in *instance, l engine.Launch, sw *st
 	if err != nil {
 		return err
 	}
-	if err := r.cfg.Networks.Apply(ctx, in.rec.Slot, l.Network); err != nil {
+	if err := errors.Join(r.cfg.Networks.Apply(ctx, in.rec.Slot, l.Network), r.confine(ctx, in, l.Rules)); err != nil {
 		return err
 	}
 	sw.mark("policy")

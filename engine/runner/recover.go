@@ -103,7 +103,7 @@ func (r *Runner) settle(ctx context.Context, in *instance) error {
 			if err := r.reseal(ctx, in); err != nil {
 				r.log.Error("secrets do not reach a sandbox's traffic; start it again", "sandbox", in.rec.Sandbox, "err", err)
 			}
-			err := r.cfg.Networks.Apply(ctx, in.rec.Slot, in.rec.Launch.Network)
+			err := errors.Join(r.cfg.Networks.Apply(ctx, in.rec.Slot, in.rec.Launch.Network), r.confine(ctx, in, in.rec.Launch.Rules))
 			if err == nil {
 				return nil
 			}

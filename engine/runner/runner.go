@@ -77,6 +77,7 @@ type Config struct {
 	Roots    Roots
 	Networks Networks
 	Images   Images
+	Confiner Confiner            // nil: the host cannot enforce rules about programs and files
 	Seals    Seals               // nil: the host cannot put secrets into traffic
 	Pool     []engine.PoolTarget // warm members to keep, whatever SetPools says
 	// Parallel is how many cold creates run at once; 0 means two a core.
@@ -287,7 +288,8 @@ func (r *Runner) Info(ctx context.Context) (engine.RunnerInfo, error) {
 		return engine.RunnerInfo{}, err
 	}
 	info := engine.RunnerInfo{
-		ID: r.cfg.ID, Classes: []engine.Class{engine.ClassContainer},
+		Confines: r.cfg.Confiner != nil,
+		ID:       r.cfg.ID, Classes: []engine.Class{engine.ClassContainer},
 		CPU: r.cfg.Host.CPU, MemoryMiB: r.cfg.Host.MemoryMiB,
 		DiskMiB: free >> 20, UpdatedAt: time.Now(),
 	}

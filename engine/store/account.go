@@ -247,7 +247,7 @@ func (s *Store) DeleteOrganization(ctx context.Context, id string) error {
 				return engine.Errorf(engine.KindConflict, "the organization still has %d %s", n, table).WithHint("delete them first")
 			}
 		}
-		for _, table := range []string{"api_keys", "members", "roles", "invitations", "region_quotas"} {
+		for _, table := range []string{"api_keys", "members", "roles", "invitations", "region_quotas", "policies"} {
 			if _, err := tx.NewDelete().Table(table).Where("organization_id = ?", id).Exec(ctx); err != nil {
 				return err
 			}

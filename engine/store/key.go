@@ -30,6 +30,7 @@ type keyRow struct {
 	Unrestricted   bool
 	Permissions    string
 	Scope          string // JSON; empty: none
+	Policy         string
 	Admin          bool
 	CreatedAt      int64
 	ExpiresAt      int64
@@ -39,7 +40,7 @@ type keyRow struct {
 func (r *keyRow) key() Key {
 	k := Key{Admin: r.Admin, APIKey: engine.APIKey{
 		ID: r.ID, OrganizationID: r.OrganizationID, UserID: r.UserID, Name: r.Name, Prefix: r.Prefix, Suffix: r.Suffix,
-		Unrestricted: r.Unrestricted, CreatedAt: fromNanos(r.CreatedAt), ExpiresAt: fromNanos(r.ExpiresAt), LastUsedAt: fromNanos(r.LastUsedAt),
+		Unrestricted: r.Unrestricted, Policy: r.Policy, CreatedAt: fromNanos(r.CreatedAt), ExpiresAt: fromNanos(r.ExpiresAt), LastUsedAt: fromNanos(r.LastUsedAt),
 	}}
 	fromJSON(r.Permissions, &k.Permissions)
 	fromJSON(r.Scope, &k.Scope)
@@ -56,7 +57,7 @@ func hashSecret(secret string) string {
 func keyToRow(k Key, secret string) *keyRow {
 	row := &keyRow{
 		ID: k.ID, OrganizationID: k.OrganizationID, UserID: k.UserID, Name: k.Name, Hash: hashSecret(secret),
-		Prefix: k.Prefix, Suffix: k.Suffix, Unrestricted: k.Unrestricted, Permissions: toJSON(k.Permissions), Admin: k.Admin, CreatedAt: toNanos(k.CreatedAt),
+		Prefix: k.Prefix, Suffix: k.Suffix, Unrestricted: k.Unrestricted, Permissions: toJSON(k.Permissions), Policy: k.Policy, Admin: k.Admin, CreatedAt: toNanos(k.CreatedAt),
 		ExpiresAt: toNanos(k.ExpiresAt), LastUsedAt: toNanos(k.LastUsedAt),
 	}
 	if k.Scope.Limits() {

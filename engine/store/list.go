@@ -168,6 +168,9 @@ func (s *Store) filterSandboxes(q engine.SandboxQuery) func(*bun.SelectQuery) *b
 	return func(sel *bun.SelectQuery) *bun.SelectQuery {
 		sel = sel.Where("organization_id = ?", q.OrganizationID)
 		sel = wantedStates(sel, q)
+		if q.Policy != "" {
+			sel = sel.Where("policy = ?", q.Policy)
+		}
 		if q.IDPrefix != "" {
 			sel = sel.Where(`id LIKE ? ESCAPE '!'`, likePrefix(strings.ToLower(q.IDPrefix)))
 		}

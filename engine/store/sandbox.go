@@ -65,6 +65,7 @@ type sandboxRow struct {
 	AutoDelete     int64
 	TTL            int64 `bun:"ttl"`
 	Network        string
+	Policy         string
 	Error          string
 	Recoverable    bool
 	Parent         string
@@ -85,7 +86,7 @@ func toSandboxRow(sb *Sandbox) *sandboxRow {
 		DiskMiB: sb.Resources.DiskMiB, GPU: int64(sb.Resources.GPU), PIDs: sb.Resources.PIDs,
 		AutoStop: int64(sb.Lifecycle.AutoStop), AutoArchive: int64(sb.Lifecycle.AutoArchive),
 		AutoDelete: int64(sb.Lifecycle.AutoDelete), TTL: int64(sb.Lifecycle.TTL),
-		Network: toJSON(sb.Network), Error: sb.Error, Recoverable: sb.Recoverable, Parent: sb.Parent,
+		Network: toJSON(sb.Network), Policy: sb.Policy, Error: sb.Error, Recoverable: sb.Recoverable, Parent: sb.Parent,
 		CreatedAt: toNanos(sb.CreatedAt), UpdatedAt: toNanos(sb.UpdatedAt),
 		LastActiveAt: toNanos(sb.LastActive), StoppedAt: toNanos(sb.StoppedAt),
 	}
@@ -103,7 +104,7 @@ func (r *sandboxRow) sandbox() Sandbox {
 				AutoStop: time.Duration(r.AutoStop), AutoArchive: time.Duration(r.AutoArchive),
 				AutoDelete: time.Duration(r.AutoDelete), TTL: time.Duration(r.TTL),
 			},
-			Error: r.Error, Recoverable: r.Recoverable, Parent: r.Parent,
+			Policy: r.Policy, Error: r.Error, Recoverable: r.Recoverable, Parent: r.Parent,
 			CreatedAt: fromNanos(r.CreatedAt), UpdatedAt: fromNanos(r.UpdatedAt),
 			LastActive: fromNanos(r.LastActiveAt), StoppedAt: fromNanos(r.StoppedAt),
 		},

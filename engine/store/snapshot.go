@@ -33,6 +33,7 @@ type snapshotRow struct {
 	PIDs           int64   `bun:"pids"`
 	SizeBytes      int64
 	SourceSandbox  string
+	Policy         string
 	Error          string
 	CreatedAt      int64
 	UpdatedAt      int64
@@ -46,7 +47,7 @@ func toSnapshotRow(sn *engine.Snapshot) *snapshotRow {
 		Runner: sn.Runner, OSUser: sn.User, WorkDir: sn.WorkDir, Env: toJSON(sn.Env),
 		Entrypoint: toJSON(sn.Entrypoint), CPU: sn.Resources.CPU, MemoryMiB: sn.Resources.MemoryMiB,
 		DiskMiB: sn.Resources.DiskMiB, GPU: int64(sn.Resources.GPU), PIDs: sn.Resources.PIDs,
-		SizeBytes: sn.SizeBytes, SourceSandbox: sn.SourceSandbox, Error: sn.Error,
+		SizeBytes: sn.SizeBytes, SourceSandbox: sn.SourceSandbox, Policy: sn.Policy, Error: sn.Error,
 		CreatedAt: toNanos(sn.CreatedAt), UpdatedAt: toNanos(sn.UpdatedAt), LastUsedAt: toNanos(sn.LastUsedAt),
 	}
 }
@@ -57,7 +58,7 @@ func (r *snapshotRow) snapshot() engine.Snapshot {
 		State: engine.SnapshotState(r.State), Image: r.Image, ImageDigest: r.ImageDigest, Disk: r.Disk,
 		Runner: r.Runner, User: r.OSUser, WorkDir: r.WorkDir,
 		Resources: engine.Resources{CPU: r.CPU, MemoryMiB: r.MemoryMiB, DiskMiB: r.DiskMiB, GPU: int(r.GPU), PIDs: r.PIDs},
-		SizeBytes: r.SizeBytes, SourceSandbox: r.SourceSandbox, Error: r.Error,
+		SizeBytes: r.SizeBytes, SourceSandbox: r.SourceSandbox, Policy: r.Policy, Error: r.Error,
 		CreatedAt: fromNanos(r.CreatedAt), UpdatedAt: fromNanos(r.UpdatedAt), LastUsedAt: fromNanos(r.LastUsedAt),
 	}
 	fromJSON(r.Env, &sn.Env)

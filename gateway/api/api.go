@@ -146,9 +146,13 @@ func (a *API) access(o Operation, next http.Handler) http.Handler {
 			}
 		})
 	}
-	limit := limitOf(o)
+	limit, tool := limitOf(o), ToolRequest(o)
 	return a.Guard.Require(a.audited(o, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := auth.Permit(caller(r.Context()), o.Access); err != nil {
+		err := auth.Permit(caller(r.Context()), o.Access)
+		if err == nil {
+			err = engine.AuthorizeTool(caller(r.Context()), tool)
+		}
+		if err != nil {
 			wire.WriteError(w, r, err)
 			return
 		}

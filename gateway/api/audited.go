@@ -42,7 +42,7 @@ func auditTargets() map[string]string {
 	return map[string]string{
 		"api-keys": "api_key", "sandbox": "sandbox", "snapshots": "snapshot", "volumes": "volume", "secret": "secret",
 		"organizations": "organization", "docker-registry": "docker_registry", "warm-pools": "warm_pool", "regions": "region",
-		"runners": "runner", "users": "user",
+		"runners": "runner", "users": "user", "policies": "policy",
 	}
 }
 
@@ -104,6 +104,8 @@ func auditNames() map[string][2]string {
 		"POST /sandbox/{sandboxIdOrName}/ports/{port}/signed-preview-url/{token}/expire": {"update", "sandbox"},
 		"DELETE /sandbox/{sandboxIdOrName}/ssh-access":                                   {"revoke_ssh_access", "sandbox"},
 		"PUT /sandbox/{sandboxIdOrName}/labels":                                          {"replace_labels", "sandbox"},
+		"PUT /sandbox/{sandboxIdOrName}/policy":                                          {"update_policy", "sandbox"},
+		"POST /policies/{name}/test":                                                     {"test", "policy"},
 		"PUT /sandbox/{sandboxIdOrName}/secrets":                                         {"update_secrets", "sandbox"},
 	}
 	for path, action := range map[string]string{

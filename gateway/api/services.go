@@ -17,6 +17,7 @@ func (a *API) registerServices() {
 	a.registerWarmPools()
 	a.registerTelemetry()
 	a.registerWebhooks()
+	a.registerPolicies()
 }
 
 // offered answers for a service that this server does not have.
@@ -42,6 +43,8 @@ func (a *API) serves(path string) bool {
 		return s.WarmPools != nil
 	case strings.Contains(path, "/telemetry/"):
 		return s.History != nil
+	case strings.HasPrefix(path, "/policies"), strings.Contains(path, "}/policy"):
+		return s.Policies != nil
 	case strings.Contains(path, "/webhooks/"):
 		return s.Webhooks != nil && s.Messages != nil
 	}

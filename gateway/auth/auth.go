@@ -115,7 +115,11 @@ func (g *Guard) Stream(next http.Handler) http.Handler {
 func Toolbox(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, _ := From(r.Context())
-		if err := Permit(p, ToolboxPermission(r)); err != nil {
+		err := Permit(p, ToolboxPermission(r))
+		if err == nil {
+			err = engine.AuthorizeTool(p, toolboxTool(r))
+		}
+		if err != nil {
 			wire.WriteError(w, r, err)
 			return
 		}

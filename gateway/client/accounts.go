@@ -20,7 +20,7 @@ func (k keys) Create(ctx context.Context, _ engine.Principal, req engine.CreateK
 	}
 	listed := wire.APIKey{
 		Name: d.Name, CreatedAt: d.CreatedAt, Permissions: d.Permissions, ExpiresAt: d.ExpiresAt, UserID: d.UserID,
-		Unrestricted: d.Unrestricted, OrganizationID: d.OrganizationID, Scope: d.Scope,
+		Unrestricted: d.Unrestricted, Policy: d.Policy, OrganizationID: d.OrganizationID, Scope: d.Scope,
 	}
 	return listed.Key(), d.Value, nil
 }

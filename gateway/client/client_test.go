@@ -32,7 +32,7 @@ func full() engine.Sandbox {
 			BlockAll: true, AllowCIDRs: []string{"198.51.100.0/24", "203.0.113.7/32"},
 			AllowDomains: []string{"example.com"}, OutboundProxyURL: "http://proxy:1",
 		},
-		Error: "why", Recoverable: true, Parent: "p", CreatedAt: at, UpdatedAt: at.Add(1e6), LastActive: at.Add(2e6), StoppedAt: at.Add(3e6),
+		Policy: "build", Error: "why", Recoverable: true, Parent: "p", CreatedAt: at, UpdatedAt: at.Add(1e6), LastActive: at.Add(2e6), StoppedAt: at.Add(3e6),
 	}
 }
 
@@ -83,6 +83,7 @@ func TestCreateTravels(t *testing.T) {
 		Resources:      engine.Resources{CPU: 0.5, MemoryMiB: 100, DiskMiB: 200, GPU: 1, PIDs: 5},
 		Network:        engine.NetworkPolicy{BlockAll: true, AllowCIDRs: []string{"198.51.100.0/24"}, AllowDomains: []string{"a.example"}, OutboundProxyURL: "http://p"},
 		Lifecycle:      &engine.Lifecycle{AutoStop: time.Minute, AutoArchive: time.Hour, AutoDelete: 0, TTL: 2 * time.Minute},
+		Policy:         "build",
 		IdempotencyKey: "k", Cold: true,
 	}
 	filled(t, want)
@@ -186,7 +187,7 @@ func TestSnapshotsTravel(t *testing.T) {
 		ID: "s", OrganizationID: engine.DefaultOrganization, Name: "snap", General: true, State: engine.SnapshotPulling,
 		Image: "debian:12", ImageDigest: "sha256:1", Disk: "d", Runner: "r", User: "u", WorkDir: "/w", Env: map[string]string{"A": "1"},
 		Entrypoint: []string{"sh", "-c"}, Resources: engine.Resources{CPU: 1, MemoryMiB: 512, DiskMiB: 3000, GPU: 1, PIDs: 3},
-		SizeBytes: 123, SourceSandbox: "sb", Error: "e", Progress: "7 %", CreatedAt: at, UpdatedAt: at.Add(1e6), LastUsedAt: at.Add(2e6),
+		SizeBytes: 123, SourceSandbox: "sb", Policy: "build", Error: "e", Progress: "7 %", CreatedAt: at, UpdatedAt: at.Add(1e6), LastUsedAt: at.Add(2e6),
 	}
 	filled(t, want)
 	e.AddSnapshot(want)

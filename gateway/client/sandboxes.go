@@ -158,6 +158,9 @@ func (s sandboxes) steps(u engine.UpdateSandbox) []call {
 	if u.Network != nil {
 		out = append(out, call{method: http.MethodPost, path: "/network-settings", in: wire.FromNetwork(*u.Network)})
 	}
+	if u.Policy != nil {
+		out = append(out, call{method: http.MethodPut, path: "/policy", in: wire.AttachPolicy{Policy: *u.Policy}})
+	}
 	return out
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/gateway/auth"
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // conn is one client. serve's goroutine writes all frames; a second one, which
@@ -169,6 +170,9 @@ func (c *conn) connect(ctx context.Context, packet string) error {
 		return c.reject(ctx, "44"+namespace+",", "Invalid namespace")
 	}
 	p, err := c.config.Authenticate(ctx, c.remote, body.Token)
+	if err == nil {
+		err = engine.AuthorizeTool(p, policies.ToolRequest{Tool: "GET /events"})
+	}
 	if err != nil {
 		return c.refuse(ctx, err)
 	}

@@ -144,7 +144,7 @@ func (e *Engine) Create(_ context.Context, req engine.CreateSandbox) (engine.San
 		ID: uuid.NewString(), OrganizationID: req.OrganizationID, Name: req.Name, Class: engine.ClassContainer,
 		State: engine.StateStarted, Desired: engine.DesiredStarted, Incarnation: 1, Runner: "runner-1", Target: "local",
 		Snapshot: "atoll-small", User: "daytona", Env: req.Env, Labels: req.Labels, Public: req.Public,
-		Resources: engine.Resources{CPU: 1, MemoryMiB: 1024, DiskMiB: 3072}, Network: req.Network,
+		Resources: engine.Resources{CPU: 1, MemoryMiB: 1024, DiskMiB: 3072}, Network: req.Network, Policy: req.Policy,
 		Lifecycle: engine.Lifecycle{AutoStop: 15 * time.Minute, AutoArchive: 7 * 24 * time.Hour, AutoDelete: -time.Minute},
 		CreatedAt: now(), UpdatedAt: now(), LastActive: now(),
 		Timing: e.Timing, Warm: !req.Cold,
@@ -288,6 +288,7 @@ func (e *Engine) Update(_ context.Context, ref engine.SandboxRef, u engine.Updat
 		set(&s.Lifecycle.AutoDelete, u.AutoDelete)
 		set(&s.Lifecycle.TTL, u.TTL)
 		set(&s.Network, u.Network)
+		set(&s.Policy, u.Policy)
 		return nil
 	})
 }

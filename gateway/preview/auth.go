@@ -129,7 +129,7 @@ func (p *Previews) byKey(r *http.Request, v *visit) (foreign bool, err error) {
 	if who.OrganizationID != v.access.Sandbox.OrganizationID || !who.Scope.Sees(v.access.Sandbox.Labels) {
 		return true, nil
 	}
-	if err := auth.Permit(who, auth.ToolboxPermission(r)); err != nil {
+	if err := auth.PermitPort(who, v.access.Sandbox, r); err != nil {
 		return false, err
 	}
 	v.way, v.key = wayKey, who

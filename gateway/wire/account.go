@@ -19,6 +19,7 @@ type APIKey struct {
 	UserID      string   `json:"userId"`
 
 	Unrestricted   bool   `json:"unrestricted" doc:"extension: the key may do whatever its user may"`
+	Policy         string `json:"policy,omitempty" doc:"extension: name of the policy that the key is bound to"`
 	OrganizationID string `json:"organizationId" doc:"extension"`
 	Scope          *Scope `json:"scope,omitempty" doc:"extension: what the key is limited to"`
 }
@@ -49,7 +50,7 @@ func FromKey(k engine.APIKey) APIKey {
 	return APIKey{
 		Name: k.Name, Value: k.Prefix + "********" + k.Suffix, CreatedAt: Moment(k.CreatedAt), Permissions: permissions(k),
 		LastUsedAt: optional(k.LastUsedAt), ExpiresAt: optional(k.ExpiresAt), UserID: k.UserID,
-		Unrestricted: k.Unrestricted, OrganizationID: k.OrganizationID, Scope: fromScope(k.Scope),
+		Unrestricted: k.Unrestricted, Policy: k.Policy, OrganizationID: k.OrganizationID, Scope: fromScope(k.Scope),
 	}
 }
 
@@ -71,7 +72,7 @@ func filledList(list []string) []string {
 func (k APIKey) Key() engine.APIKey {
 	prefix, suffix, _ := strings.Cut(k.Value, "********")
 	out := engine.APIKey{
-		OrganizationID: k.OrganizationID, UserID: k.UserID, Name: k.Name, Prefix: prefix, Suffix: suffix, Unrestricted: k.Unrestricted, Scope: k.Scope.scope(),
+		OrganizationID: k.OrganizationID, UserID: k.UserID, Name: k.Name, Prefix: prefix, Suffix: suffix, Unrestricted: k.Unrestricted, Policy: k.Policy, Scope: k.Scope.scope(),
 		CreatedAt: ParseTime(k.CreatedAt), LastUsedAt: ParseTime(value(k.LastUsedAt)), ExpiresAt: ParseTime(value(k.ExpiresAt)),
 	}
 	if !k.Unrestricted {
@@ -89,6 +90,7 @@ type NewAPIKey struct {
 	ExpiresAt   *string  `json:"expiresAt"`
 
 	Unrestricted   bool   `json:"unrestricted" doc:"extension"`
+	Policy         string `json:"policy,omitempty" doc:"extension"`
 	UserID         string `json:"userId" doc:"extension"`
 	OrganizationID string `json:"organizationId" doc:"extension"`
 	Scope          *Scope `json:"scope,omitempty" doc:"extension: what the key is limited to"`
@@ -98,7 +100,7 @@ type NewAPIKey struct {
 func FromNewKey(k engine.APIKey, secret string) NewAPIKey {
 	return NewAPIKey{
 		Name: k.Name, Value: secret, CreatedAt: Moment(k.CreatedAt), Permissions: permissions(k), ExpiresAt: optional(k.ExpiresAt),
-		Unrestricted: k.Unrestricted, UserID: k.UserID, OrganizationID: k.OrganizationID, Scope: fromScope(k.Scope),
+		Unrestricted: k.Unrestricted, Policy: k.Policy, UserID: k.UserID, OrganizationID: k.OrganizationID, Scope: fromScope(k.Scope),
 	}
 }
 
@@ -109,6 +111,7 @@ type CreateAPIKey struct {
 	ExpiresAt   *time.Time `json:"expiresAt,omitempty" nullable:"true"`
 
 	Unrestricted   bool   `json:"unrestricted,omitempty" doc:"extension: the key may do whatever its user may; goes without permissions"`
+	Policy         string `json:"policy,omitempty" doc:"extension: name of a policy to bind the key to"`
 	OrganizationID string `json:"organizationId,omitempty" doc:"extension: another organization of the user"`
 	UserID         string `json:"userId,omitempty" doc:"extension: for administrators, another user"`
 	Scope          *Scope `json:"scope,omitempty" doc:"extension: what to limit the key to; goes without unrestricted"`
@@ -118,7 +121,7 @@ type CreateAPIKey struct {
 func (c CreateAPIKey) Request() (engine.CreateKey, error) {
 	req := engine.CreateKey{
 		Name: c.Name, Permissions: filledList(c.Permissions), ExpiresAt: value(c.ExpiresAt),
-		OrganizationID: c.OrganizationID, UserID: c.UserID, Scope: c.Scope.scope(),
+		Policy: c.Policy, OrganizationID: c.OrganizationID, UserID: c.UserID, Scope: c.Scope.scope(),
 	}
 	if c.Unrestricted {
 		if len(c.Permissions) > 0 {
@@ -134,7 +137,7 @@ func (c CreateAPIKey) Request() (engine.CreateKey, error) {
 // FromCreateKey makes the body that asks for req.
 func FromCreateKey(req engine.CreateKey) CreateAPIKey {
 	c := CreateAPIKey{
-		Name: req.Name, Permissions: req.Permissions, Unrestricted: req.Permissions == nil, OrganizationID: req.OrganizationID, UserID: req.UserID,
+		Name: req.Name, Permissions: req.Permissions, Unrestricted: req.Permissions == nil, Policy: req.Policy, OrganizationID: req.OrganizationID, UserID: req.UserID,
 		Scope: fromScope(req.Scope),
 	}
 	if !req.ExpiresAt.IsZero() {

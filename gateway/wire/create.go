@@ -40,6 +40,7 @@ type CreateSandbox struct {
 	// Below are extensions of the contract.
 
 	Image          *string    `json:"image,omitempty" doc:"OCI reference to create from, instead of a snapshot"`
+	Policy         *string    `json:"policy,omitempty" doc:"name of the policy to be under; clients that cannot send it set the label atoll.policy"`
 	Class          *string    `json:"class,omitempty" enum:"container,gvisor,linux-vm"`
 	Cold           bool       `json:"cold,omitempty" doc:"claim no ready sandbox"`
 	Resources      *Resources `json:"resources,omitempty" doc:"exact limits, also over those of a snapshot"`
@@ -76,7 +77,7 @@ func (c CreateSandbox) Request(organization string) (engine.CreateSandbox, error
 		OrganizationID: organization,
 		Name:           value(c.Name), Snapshot: value(c.Snapshot), Image: value(c.Image), User: value(c.User),
 		Env: c.Env, Labels: c.Labels, Public: value(c.Public), Target: value(c.Target),
-		Class: engine.Class(value(c.Class)), Cold: c.Cold, IdempotencyKey: value(c.IdempotencyKey),
+		Policy: value(c.Policy), Class: engine.Class(value(c.Class)), Cold: c.Cold, IdempotencyKey: value(c.IdempotencyKey),
 	}
 	for _, step := range []func(*engine.CreateSandbox) error{c.unbuilt, c.image, c.resources, c.network, c.lifecycle, c.secrets} {
 		if err := step(&req); err != nil {
@@ -245,7 +246,7 @@ func FromCreate(req engine.CreateSandbox) CreateSandbox {
 	c := CreateSandbox{
 		Name: filled(req.Name), Snapshot: filled(req.Snapshot), Image: filled(req.Image), User: filled(req.User),
 		Env: req.Env, Labels: req.Labels, Public: filled(req.Public), Target: filled(req.Target),
-		Class: filled(string(req.Class)), Cold: req.Cold, IdempotencyKey: filled(req.IdempotencyKey),
+		Policy: filled(req.Policy), Class: filled(string(req.Class)), Cold: req.Cold, IdempotencyKey: filled(req.IdempotencyKey),
 		NetworkBlockAll:  filled(req.Network.BlockAll),
 		NetworkAllowList: filled(strings.Join(req.Network.AllowCIDRs, ",")),
 		DomainAllowList:  filled(strings.Join(req.Network.AllowDomains, ",")),

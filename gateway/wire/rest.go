@@ -144,6 +144,7 @@ type Snapshot struct {
 	DiskID    string            `json:"diskId,omitempty" doc:"the saved disk, for snapshots of sandboxes"`
 	RunnerID  string            `json:"runnerId,omitempty"`
 	PIDs      int64             `json:"pids,omitempty"`
+	Policy    string            `json:"policy,omitempty" doc:"name of the policy that its sandbox was under, and those made from it are"`
 	Progress  string            `json:"progress,omitempty" doc:"of a build under way"`
 }
 
@@ -165,7 +166,7 @@ func FromSnapshot(s engine.Snapshot) Snapshot {
 		LastUsedAt: optionalTime(s.LastUsedAt), Ref: s.ImageDigest, SourceSandboxID: filled(s.SourceSandbox),
 		SandboxClass: string(engine.ClassContainer),
 		SizeBytes:    s.SizeBytes, User: s.User, WorkDir: s.WorkDir, Env: s.Env, DiskID: s.Disk, RunnerID: s.Runner,
-		Progress: s.Progress,
+		Policy: s.Policy, Progress: s.Progress,
 	}
 	if s.SizeBytes > 0 {
 		d.Size = filled(float64(s.SizeBytes) / (1 << 30))
@@ -180,7 +181,7 @@ func (d Snapshot) Snapshot() engine.Snapshot {
 		State: engine.SnapshotState(d.State), Image: d.ImageName, ImageDigest: d.Ref, Disk: d.DiskID, Runner: d.RunnerID,
 		User: d.User, WorkDir: d.WorkDir, Env: d.Env, Entrypoint: d.Entrypoint,
 		Resources: engine.Resources{CPU: d.CPU, GPU: int(d.GPU), MemoryMiB: MiB(d.Mem), DiskMiB: MiB(d.Disk), PIDs: d.PIDs},
-		SizeBytes: d.SizeBytes, SourceSandbox: value(d.SourceSandboxID), Error: value(d.ErrorReason), Progress: d.Progress,
+		SizeBytes: d.SizeBytes, SourceSandbox: value(d.SourceSandboxID), Error: value(d.ErrorReason), Policy: d.Policy, Progress: d.Progress,
 		CreatedAt: ParseTime(d.CreatedAt), UpdatedAt: ParseTime(d.UpdatedAt), LastUsedAt: parseOptionalTime(d.LastUsedAt),
 	}
 }

@@ -44,6 +44,7 @@ type Item struct {
 
 	// Below are extensions of the contract.
 
+	Policy          string  `json:"policy,omitempty" doc:"name of the policy that the sandbox is under"`
 	Class           string  `json:"class,omitempty" doc:"isolation class, also where the contract has no word for it"`
 	Incarnation     uint64  `json:"incarnation,omitempty" doc:"counts the starts"`
 	ImageDigest     string  `json:"imageDigest,omitempty"`
@@ -103,7 +104,7 @@ func FromItem(s engine.Sandbox, toolboxURL string) Item {
 		TTLMinutes:          s.Lifecycle.TTL.Minutes(), AutoDestroyAt: destroyAt(s),
 		CreatedAt: Time(s.CreatedAt), UpdatedAt: Time(s.UpdatedAt), LastActivityAt: Time(s.LastActive),
 		StoppedAt: Time(s.StoppedAt), ToolboxProxyURL: toolboxURL,
-		Class: string(s.Class), Incarnation: s.Incarnation, ImageDigest: s.ImageDigest, ParentSandboxID: s.Parent,
+		Policy: s.Policy, Class: string(s.Class), Incarnation: s.Incarnation, ImageDigest: s.ImageDigest, ParentSandboxID: s.Parent,
 	}
 }
 
@@ -146,7 +147,7 @@ func (d Item) Sandbox() engine.Sandbox {
 		Network: engine.NetworkPolicy{
 			BlockAll: d.NetworkBlockAll, AllowCIDRs: SplitList(d.NetworkAllowList), AllowDomains: SplitList(d.DomainAllowList),
 		},
-		Error: d.ErrorReason, Recoverable: d.Recoverable, Parent: d.ParentSandboxID,
+		Policy: d.Policy, Error: d.ErrorReason, Recoverable: d.Recoverable, Parent: d.ParentSandboxID,
 		CreatedAt: ParseTime(d.CreatedAt), UpdatedAt: ParseTime(d.UpdatedAt),
 		LastActive: ParseTime(d.LastActivityAt), StoppedAt: ParseTime(d.StoppedAt),
 	}

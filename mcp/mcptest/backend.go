@@ -92,7 +92,7 @@ func (b *Backend) Create(ctx context.Context, req engine.CreateSandbox) (engine.
 	sb := &engine.Sandbox{
 		ID: fmt.Sprintf("00000000-0000-4000-8000-%012d", b.n), OrganizationID: req.OrganizationID, Name: req.Name,
 		State: engine.StateStarted, Snapshot: "atoll-small", User: "atoll", Env: req.Env, Labels: req.Labels,
-		Resources: engine.Resources{CPU: 1, MemoryMiB: 1024, DiskMiB: 3072}, Network: req.Network,
+		Resources: engine.Resources{CPU: 1, MemoryMiB: 1024, DiskMiB: 3072}, Network: req.Network, Policy: req.Policy,
 		Lifecycle: engine.Lifecycle{AutoStop: 15 * time.Minute, AutoDelete: -1}, CreatedAt: time.Now(), LastActive: time.Now(),
 		Timing: []engine.Stage{{Name: "claim", Took: time.Millisecond}}, Warm: true,
 	}

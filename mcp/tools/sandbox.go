@@ -17,7 +17,7 @@ func (k *kit) sandboxTools() []Tool {
 		{
 			Name: "sandbox_create", Set: SetCore, Title: "Create sandbox",
 			Description: "Create an isolated Linux sandbox and return its id. It stops after idle_minutes without activity; files survive a stop.",
-			Schema:      `{"type":"object","properties":{"name":{"type":"string"},"image":{"type":"string","description":"OCI image; default has Python, Node, git"},"snapshot":{"type":"string"},"cpu":{"type":"number"},"memory_mb":{"type":"integer"},"disk_gb":{"type":"integer"},"gpu":{"type":"integer"},"env":{"type":"object","additionalProperties":{"type":"string"}},"network":{"type":"string","enum":["full","none","allowlist"]},"allow_hosts":{"type":"array","items":{"type":"string"}},"volumes":{"type":"array","items":{"type":"string"}},"labels":{"type":"object","additionalProperties":{"type":"string"}},"idle_minutes":{"type":"integer","minimum":0,"description":"0 = never stop"},"ttl_minutes":{"type":"integer","minimum":0,"description":"Delete after"}},"additionalProperties":false}`,
+			Schema:      `{"type":"object","properties":{"name":{"type":"string"},"image":{"type":"string","description":"OCI image; default has Python, Node, git"},"snapshot":{"type":"string"},"cpu":{"type":"number"},"memory_mb":{"type":"integer"},"disk_gb":{"type":"integer"},"gpu":{"type":"integer"},"env":{"type":"object","additionalProperties":{"type":"string"}},"network":{"type":"string","enum":["full","none","allowlist"]},"allow_hosts":{"type":"array","items":{"type":"string"}},"policy":{"type":"string","description":"name"},"volumes":{"type":"array","items":{"type":"string"}},"labels":{"type":"object","additionalProperties":{"type":"string"}},"idle_minutes":{"type":"integer","minimum":0,"description":"0 = never stop"},"ttl_minutes":{"type":"integer","minimum":0,"description":"Delete after"}},"additionalProperties":false}`,
 			Hints:       Hints{OpenWorld: true}, Handler: k.create,
 		},
 		{
@@ -63,6 +63,9 @@ func (k *kit) create(ctx context.Context, a Args) (Result, error) {
 // created tells of a new sandbox under the name it is to be called by.
 func created(sb engine.Sandbox, name string) Result {
 	r := Text("Created sandbox %s: %s, %s. %s", name, stateWord(sb.State), resources(sb.Resources), lifetime(sb))
+	if sb.Policy != "" {
+		r.Text += " It is under policy " + sb.Policy + "."
+	}
 	if sb.State == engine.StateError {
 		r = Fail("Sandbox %s was created but failed: %s. Delete it with sandbox_delete and try again.", name, strings.TrimSuffix(sb.Error, "."))
 	}
@@ -76,6 +79,7 @@ func createRequest(a Args) (engine.CreateSandbox, error) {
 		Name:           a.Str("name"),
 		Image:          a.Str("image"),
 		Snapshot:       a.Str("snapshot"),
+		Policy:         a.Str("policy"),
 		Env:            a.Map("env"),
 		Labels:         a.Map("labels"),
 		Resources: engine.Resources{
@@ -217,6 +221,7 @@ func (k *kit) detail(ctx context.Context, sb engine.Sandbox) string {
 	if sb.Network.BlockAll {
 		row("network", "none")
 	}
+	row("policy", sb.Policy)
 	row("created", ago(sb.CreatedAt, time.Now()))
 	row("used", ago(sb.LastActive, time.Now()))
 	if k.Inspector != nil && sb.State == engine.StateStarted {

@@ -39,6 +39,7 @@ type keyOptions struct {
 	tools, labels      []string
 	expires            time.Duration
 	organization, user string
+	policy             string
 }
 
 func newKeyCreateCommand(a *app) *cobra.Command {
@@ -67,6 +68,8 @@ func newKeyCreateCommand(a *app) *cobra.Command {
 	f.StringSliceVar(&o.tools, "tools", nil, "MCP tools and toolsets that the key is limited to")
 	f.StringArrayVarP(&o.labels, "label", "l", nil, "KEY=value; sandboxes without it do not exist for the key; may be repeated")
 	f.BoolVar(&o.all, "all", false, "the key may do whatever its user may")
+	f.StringVar(&o.policy, "policy", "", "policy to bind the key to: it makes and reaches sandboxes under it alone, and calls the tools that it allows")
+	_ = cmd.RegisterFlagCompletionFunc("policy", a.policyNames)
 	f.DurationVar(&o.expires, "expires", 0, "for how long the key works, as 720h; 0 is for ever")
 	f.StringVar(&o.organization, "organization", "", "id of another organization of the user")
 	f.StringVar(&o.user, "user", "", "id of another user; for administrators")
@@ -91,7 +94,7 @@ func (o keyOptions) check() error {
 // request is what the flags ask for. A key for some tools or sandboxes may work
 // with sandboxes unless it is told what else.
 func (o keyOptions) request(name string) (engine.CreateKey, error) {
-	req := engine.CreateKey{Name: name, OrganizationID: o.organization, UserID: o.user}
+	req := engine.CreateKey{Name: name, OrganizationID: o.organization, UserID: o.user, Policy: o.policy}
 	labels, err := pairs("label", o.labels)
 	if err != nil {
 		return req, err
@@ -164,13 +167,13 @@ func (a *app) printKeys(all []engine.APIKey) error {
 		return a.json(items)
 	}
 	now := time.Now()
-	rows := [][]string{{"NAME", "KEY", "MAY", "ONLY", "USED", "EXPIRES", "AGE"}}
+	rows := [][]string{{"NAME", "KEY", "MAY", "ONLY", "POLICY", "USED", "EXPIRES", "AGE"}}
 	for _, k := range all {
 		may := orElse(strings.Join(k.Permissions, ","), "read")
 		if k.Unrestricted {
 			may = "all"
 		}
-		rows = append(rows, []string{k.Name, k.Prefix + "…" + k.Suffix, may, scopeText(k.Scope), age(k.LastUsedAt, now), until(k.ExpiresAt, now), age(k.CreatedAt, now)})
+		rows = append(rows, []string{k.Name, k.Prefix + "…" + k.Suffix, may, scopeText(k.Scope), orElse(k.Policy, "-"), age(k.LastUsedAt, now), until(k.ExpiresAt, now), age(k.CreatedAt, now)})
 	}
 	return table(a.out, rows)
 }

@@ -14,6 +14,7 @@ import (
 
 type createOptions struct {
 	name, snapshot, image, user, class, target string
+	policy                                     string
 	env, labels, secrets                       []string
 	limits                                     limits
 	network                                    networkOptions
@@ -75,6 +76,8 @@ func newCreateCommand(a *app) *cobra.Command {
 	o.limits.flags(cmd)
 	f.IntVar(&o.limits.gpu, "gpu", 0, "GPUs")
 	f.BoolVar(&o.public, "public", false, "previews need no key")
+	f.StringVar(&o.policy, "policy", "", "policy to be under; the key's or the snapshot's when not given")
+	_ = cmd.RegisterFlagCompletionFunc("policy", a.policyNames)
 	o.network.flags(cmd)
 	f.DurationVar(&o.autoStop, "auto-stop", 15*time.Minute, "stop after this long without activity; 0 is never")
 	f.DurationVar(&o.autoArchive, "auto-archive", 7*24*time.Hour, "archive after this long stopped")
@@ -131,7 +134,7 @@ func (o createOptions) request(cmd *cobra.Command) (engine.CreateSandbox, error)
 	req := engine.CreateSandbox{
 		Name: o.name, Snapshot: o.snapshot, Image: o.image, User: o.user, Env: env, Secrets: secrets, Labels: labels, Public: o.public,
 		Target: o.target, Class: engine.Class(o.class), Resources: o.limits.resources(), Cold: o.cold,
-		Network: o.network.policy(),
+		Network: o.network.policy(), Policy: o.policy,
 	}
 	for _, flag := range []string{"auto-stop", "auto-archive", "auto-delete", "ttl", "ephemeral"} {
 		if cmd.Flags().Changed(flag) {

@@ -57,6 +57,7 @@ func (a *app) infoRows(s engine.Sandbox, st *engine.Stats, now time.Time) [][]st
 		{"user", s.User},
 		{"limits", fmt.Sprintf("%v cpu, %s memory, %s disk", s.Resources.CPU, mib(s.Resources.MemoryMiB), mib(s.Resources.DiskMiB))},
 		{"network", networkText(s.Network)},
+		{"policy", orElse(s.Policy, "-")},
 		{"auto-stop", timer(s.Lifecycle.AutoStop)},
 		{"auto-delete", deleteText(s.Lifecycle.AutoDelete)},
 		{"ttl", timer(s.Lifecycle.TTL)},

@@ -1,172 +1,167 @@
 package cli
 
 import (
+	"context"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
+	"io"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/gateway/wire"
 	"github.com/atoll-sh/atoll/policies"
 )
 
 func newPolicyCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "policy", Aliases: []string{"policies"}, Short: "Check and test policy documents",
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return usagef("policy needs one of check, test and explain")
-		},
-	}
-	cmd.AddCommand(newPolicyCheckCommand(a), newPolicyTestCommand(a), newPolicyExplainCommand(a))
+	cmd := group("policy", "Say what sandboxes and agents may do",
+		newPolicyListCommand(a), newPolicyGetCommand(a), newPolicyPutCommand(a), newPolicyDeleteCommand(a),
+		newPolicyAttachCommand(a), newPolicyDetachCommand(a), newPolicyShowCommand(a),
+		newPolicyCheckCommand(a), newPolicyTestCommand(a), newPolicyExplainCommand(a))
+	cmd.Aliases = []string{"policies"}
 	return cmd
 }
 
-func newPolicyCheckCommand(a *app) *cobra.Command {
+func newPolicyListCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "check FILE…", Short: "Read policies and name their faults",
-		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, files []string) error {
-			for _, file := range files {
-				p, err := readPolicy(file)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(a.out, "%s: policy %s is sound\n", file, p.Name)
-			}
-			return nil
-		},
-	}
-}
-
-func newPolicyTestCommand(a *app) *cobra.Command {
-	var policy string
-	cmd := &cobra.Command{
-		Use: "test FILE…", Short: "Decide the cases of a table and compare",
-		Long: "Decides every case of a table and says which went otherwise than expected.\n" +
-			"A table is YAML: the policy's file, beside the table, and cases that each ask\n" +
-			"one of connect, lookup, tool, exec, read, write and secret:\n\n" +
-			"  policy: build.yaml\n" +
-			"  cases:\n" +
-			"    - {connect: \"mirror.example.com:443\", expect: allow, rule: mirrors}\n" +
-			"    - {lookup: example.com, expect: deny}",
-		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, files []string) error { return a.testPolicies(policy, files) },
-	}
-	cmd.Flags().StringVar(&policy, "policy", "", "file of the policy to test, instead of the one that the table names")
-	return cmd
-}
-
-func (a *app) testPolicies(policy string, files []string) error {
-	failed, total := 0, 0
-	for _, file := range files {
-		text, err := readDocument(file)
-		if err != nil {
-			return err
-		}
-		named, cases, err := policies.ParseCases(text)
-		if err != nil {
-			return faults(file, err)
-		}
-		path := policy
-		if path == "" && named != "" {
-			path = filepath.Join(filepath.Dir(file), named)
-		}
-		if path == "" {
-			return usagef("%s names no policy; add it there, or use --policy", file)
-		}
-		p, err := readPolicy(path)
-		if err != nil {
-			return err
-		}
-		for _, f := range policies.Check(p, cases) {
-			fmt.Fprintf(a.out, "%s: %s\n", file, f)
-			failed++
-		}
-		total += len(cases)
-	}
-	if failed > 0 {
-		return engine.Errorf(engine.KindInvalid, "%d of %d cases went otherwise", failed, total)
-	}
-	fmt.Fprintf(a.out, "ok: %d cases\n", total)
-	return nil
-}
-
-func newPolicyExplainCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "explain FILE QUESTION SUBJECT", Short: "Say what a policy decides, by which rule, and why",
-		Long: "Says what a policy decides about one thing. The question is one of connect,\n" +
-			"lookup, tool, exec, read, write and secret. It ends with 1 when it is denied.",
-		Example: "  atoll policy explain build.yaml connect mirror.example.com:443\n" +
-			"  atoll policy explain build.yaml connect 192.0.2.1:53/udp",
-		Args: cobra.ExactArgs(3),
-		RunE: func(_ *cobra.Command, args []string) error {
-			p, err := readPolicy(args[0])
+		Use: "list", Aliases: []string{"ls"}, Short: "List policies: the library's and your organization's", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			r, err := question(args[1], args[2])
+			all, err := c.Policies().List(cmd.Context(), "")
 			if err != nil {
-				return usage(err)
+				return err
 			}
-			fmt.Fprintln(a.out, policies.Explain(p, r))
-			if !policies.Decide(p, r).Allow {
-				return exitStatus(1)
-			}
-			return nil
+			return a.printPolicies(all)
 		},
 	}
 }
 
-func question(kind, subject string) (policies.Request, error) {
-	switch kind {
-	case "connect":
-		return policies.ParseConnect(subject)
-	case "lookup":
-		return policies.LookupRequest{Name: subject}, nil
-	case "tool":
-		return policies.ToolRequest{Tool: subject, Changes: true}, nil
-	case "exec":
-		return policies.ExecRequest{Path: subject}, nil
-	case "read", "write":
-		return policies.FileRequest{Path: subject, Write: kind == "write"}, nil
-	case "secret":
-		return policies.SecretRequest{Name: subject}, nil
+func (a *app) printPolicies(all []engine.NamedPolicy) error {
+	if a.asJSON() {
+		items := make([]wire.Policy, len(all))
+		for i, p := range all {
+			items[i] = wire.FromPolicy(p)
+		}
+		return a.json(items)
 	}
-	return nil, fmt.Errorf("%q is none of connect, lookup, tool, exec, read, write and secret", kind)
+	now := time.Now()
+	rows := [][]string{{"NAME", "REVISION", "CHANGED", "DESCRIPTION"}}
+	for _, p := range all {
+		revision, changed := strconv.FormatInt(p.Revision, 10), ""
+		if p.Library {
+			revision, changed = "library", "-"
+		} else {
+			changed = age(p.UpdatedAt, now)
+		}
+		rows = append(rows, []string{p.Name, revision, changed, orElse(p.Description, "-")})
+	}
+	return table(a.out, rows)
 }
 
-func readPolicy(file string) (*policies.Policy, error) {
+func newPolicyGetCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "get NAME", Short: "Print a policy's document",
+		Example: "  atoll policy get python-packages >mine.yaml",
+		Args:    cobra.ExactArgs(1), ValidArgsFunction: a.policyNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			p, err := c.Policies().Policy(cmd.Context(), "", args[0])
+			if err != nil {
+				return err
+			}
+			if a.asJSON() {
+				return a.json(wire.FromPolicy(p))
+			}
+			_, err = io.WriteString(a.out, p.Document)
+			return err
+		},
+	}
+}
+
+func newPolicyPutCommand(a *app) *cobra.Command {
+	var revision int64
+	cmd := &cobra.Command{
+		Use: "put FILE…", Short: "Make or replace policies; sandboxes under them follow at once",
+		Long: "Makes or replaces the policy that each document names. Sandboxes under it\n" +
+			"follow at once: connections that are not allowed any more end.",
+		Example: "  atoll policy put build.yaml",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, files []string) error {
+			var expect *int64
+			if cmd.Flags().Changed("revision") {
+				expect = &revision
+			}
+			for _, file := range files {
+				if err := a.putPolicy(cmd.Context(), file, expect); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().Int64Var(&revision, "revision", 0, "that the change was made from, 0 for a new policy; fails when another is there")
+	return cmd
+}
+
+func (a *app) putPolicy(ctx context.Context, file string, revision *int64) error {
 	text, err := readDocument(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p, err := policies.Parse(text)
+	doc, err := policies.Parse(text)
 	if err != nil {
-		return nil, faults(file, err)
+		return faults(file, err)
 	}
-	return p, nil
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	p, err := c.Policies().Put(ctx, engine.Principal{}, engine.PutPolicy{Name: doc.Name, Document: string(text), Revision: revision})
+	if err != nil {
+		return err
+	}
+	if a.asJSON() {
+		return a.json(wire.FromPolicy(p))
+	}
+	fmt.Fprintf(a.out, "policy %s has revision %d\n", p.Name, p.Revision)
+	return nil
 }
 
-func readDocument(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err == nil && info.Size() > policies.MaxDocument {
-		return nil, engine.Errorf(engine.KindInvalid, "%s has %d bytes, of at most %d", file, info.Size(), policies.MaxDocument)
+func newPolicyDeleteCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "delete NAME...", Aliases: []string{"rm"}, Short: "Delete policies that nothing uses",
+		Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.policyNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			return a.deleteAll(args, func(name string) error { return c.Policies().Delete(cmd.Context(), engine.Principal{}, name) })
+		},
 	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, engine.Errorf(engine.KindNotFound, "%v", err)
-	}
-	return text, nil
 }
 
-// faults puts the file's name before each line of what is wrong with it.
-func faults(file string, err error) error {
-	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
-	for i := range lines {
-		lines[i] = file + ": " + lines[i]
+func (a *app) policyNames(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionWait)
+	defer cancel()
+	c, err := a.client()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	return engine.Errorf(engine.KindInvalid, "%s", strings.Join(lines, "\n"))
+	all, err := c.Policies().List(ctx, "")
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	names := make([]string, len(all))
+	for i, p := range all {
+		names[i] = p.Name
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -1,0 +1,115 @@
+package vmtest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Guest is what the machine's first process does. It does not return.
+func Guest() {
+	err := guest()
+	if err != nil {
+		fmt.Println("vmtest:", err)
+	}
+	_ = os.Stdout.Sync()
+	time.Sleep(100 * time.Millisecond) // the console is slower than we
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	select {}
+}
+
+func guest() error {
+	if err := mountAll(); err != nil {
+		return err
+	}
+	if err := exec.Command("/bin/busybox", "--install", "-s", "/bin").Run(); err != nil {
+		return fmt.Errorf("install the commands: %w", err)
+	}
+	if err := exec.Command("/bin/ip", "link", "set", "lo", "up").Run(); err != nil {
+		return fmt.Errorf("bring the loopback device up: %w", err)
+	}
+	if err := loadModules(); err != nil {
+		return err
+	}
+	b, err := os.ReadFile("/" + jobsFile)
+	if err != nil {
+		return err
+	}
+	var jobs []Job
+	if err := json.Unmarshal(b, &jobs); err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		res := Result{Name: j.Name, Exit: run(j)}
+		line, err := json.Marshal(res)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("\n%s%s\n", ended, line)
+	}
+	return nil
+}
+
+func run(j Job) int {
+	c := exec.Command(j.Program, j.Args...)
+	c.Env = append([]string{"PATH=/bin", "HOME=/root", "TMPDIR=/tmp"}, j.Env...)
+	c.Stdout, c.Stderr = os.Stdout, os.Stdout
+	err := c.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		fmt.Println(err)
+		return 127
+	}
+	return c.ProcessState.ExitCode()
+}
+
+func mountAll() error {
+	for _, m := range []struct{ kind, dir string }{
+		{"proc", "/proc"},
+		{"sysfs", "/sys"},
+		{"devtmpfs", "/dev"},
+		{"tmpfs", "/tmp"},
+		{"tmpfs", "/run"},
+		{"cgroup2", "/sys/fs/cgroup"},
+		{"securityfs", "/sys/kernel/security"},
+	} {
+		if err := unix.Mount(m.kind, m.dir, m.kind, 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("mount %s: %w", m.dir, err)
+		}
+	}
+	return os.Chmod("/tmp", 0o1777)
+}
+
+// loadModules loads what was packed. None of these needs another one.
+func loadModules() error {
+	files, err := filepath.Glob(filepath.Join("/", modulesDir, "*"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if err := loadModule(file); err != nil {
+			return fmt.Errorf("load %s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+func loadModule(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	flags := 0
+	if !strings.HasSuffix(file, ".ko") {
+		flags = unix.MODULE_INIT_COMPRESSED_FILE
+	}
+	return unix.FinitModule(int(f.Fd()), "", flags)
+}
