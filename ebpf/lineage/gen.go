@@ -1,0 +1,3 @@
+package lineage
+
+//go:generate go tool bpf2go -cc clang -strip llvm-strip -target amd64,arm64 -cflags "-O2 -g -Wall -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu" -type process -type origin bpf lineage.bpf.c
