@@ -39,6 +39,7 @@ var rules = []rule{
 	{"engine/egress", "engine/core", nil, "policies are handed down to the filter"},
 	{"engine/egress", "engine/runner", nil, "the runner calls the filter, never the other way"},
 	{"engine/activity", "engine/core", nil, "the ledger is told, it does not ask"},
+	{"engine/trace", "engine", []string{"engine", "engine/trace", "engine/toolbox/wire"}, "the runner tells it what to watch, and it tells the ledger"},
 	{"engine/webhook", "engine/core", nil, "webhooks listen to events"},
 	{"gateway", "engine/core", nil, "the gateway is written against the service interfaces"},
 	{"gateway", "engine/store", nil, "SQL lives in store, behind the services"},

@@ -24,6 +24,7 @@ import (
 	"github.com/atoll-sh/atoll/engine/network"
 	"github.com/atoll-sh/atoll/engine/runner"
 	"github.com/atoll-sh/atoll/engine/storage"
+	"github.com/atoll-sh/atoll/engine/trace"
 )
 
 // identity is what makes a home the same server across restarts.
@@ -49,6 +50,8 @@ type host struct {
 	driver     *container.Driver
 	runner     *runner.Runner
 	ledger     *activity.Ledger
+	tracer     *trace.Tracer // nil: the kernel cannot
+	untraced   error         // why there is none
 }
 
 // watchers are told by the runner of what happens without being asked for.
@@ -103,6 +106,9 @@ func (h *host) open(ctx context.Context, tell watchers) (err error) {
 	if err := h.openLedger(); err != nil {
 		return fmt.Errorf("open ledger: %w", err)
 	}
+	if err := h.openTracer(); err != nil {
+		return fmt.Errorf("watch processes: %w", err)
+	}
 	// The network first: it makes the directory of namespaces a shared mount,
 	// and containerd must see it so.
 	if err := h.openNetwork(ctx); err != nil {
@@ -122,6 +128,9 @@ func (h *host) open(ctx context.Context, tell watchers) (err error) {
 	}
 	if h.filter != nil {
 		rc.Seals = h.filter
+	}
+	if h.tracer != nil {
+		rc.Traces = h.tracer
 	}
 	h.runner, err = runner.Open(ctx, rc)
 	return err
@@ -232,6 +241,7 @@ func (h *host) close() {
 	if h.containerd != nil {
 		h.containerd.Close()
 	}
+	h.closeTracer()
 	if h.ledger != nil {
 		h.ledger.Close()
 	}
@@ -246,6 +256,7 @@ func (h *host) destroy(ctx context.Context) error {
 	err := h.runner.StopAll(ctx)
 	h.runner.Close()
 	err = errors.Join(err, h.driver.Destroy(ctx), h.images.Close(), h.networks.Destroy(ctx), h.closeFilter(), h.disks.Destroy(ctx), h.containerd.Stop(ctx), os.RemoveAll(h.runDir))
+	h.closeTracer()
 	h.ledger.Close()
 	h.lock.Close()
 	h.runner, h.driver, h.images, h.networks, h.disks, h.containerd, h.lock = nil, nil, nil, nil, nil, nil, nil

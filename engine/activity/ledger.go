@@ -117,6 +117,10 @@ func Open(c Config) (*Ledger, error) {
 	return l, nil
 }
 
+// Alive is when the server before this one was last known to run; zero when
+// there was none.
+func (l *Ledger) Alive() time.Time { return l.alive }
+
 // Close writes and signs what is queued. Later records are lost.
 func (l *Ledger) Close() {
 	l.once.Do(func() { close(l.stop) })
@@ -259,9 +263,9 @@ func (l *Ledger) lossesLocked(c *chain) {
 
 // bound cuts what somebody else chose the length of.
 func bound(r engine.ActivityRecord) engine.ActivityRecord {
-	for _, s := range []*string{&r.Call, &r.Process, &r.Operation, &r.Detail, &r.Host, &r.Rule, &r.Reason, &r.Actor, &r.Key} {
+	for _, s := range []*string{&r.Call, &r.Process, &r.Parent, &r.Program, &r.Operation, &r.Detail, &r.Host, &r.Rule, &r.Reason, &r.Actor, &r.Key} {
 		if len(*s) > maxText {
-			*s = (*s)[:maxText] + "…"
+			*s, r.Cut = (*s)[:maxText]+"…", true
 		}
 	}
 	if len(r.Addresses) > maxList {

@@ -87,7 +87,7 @@ func wanted(q engine.ActivityQuery, r *engine.ActivityRecord) bool {
 	if len(q.Kinds) == 0 && r.Kind == engine.ActivitySegment || len(q.Kinds) > 0 && !slices.Contains(q.Kinds, r.Kind) {
 		return false
 	}
-	return r.Sequence > q.After && !r.Time.Before(q.Since) && (q.Until.IsZero() || !r.Time.After(q.Until))
+	return (q.Call == "" || r.Call == q.Call) && r.Sequence > q.After && !r.Time.Before(q.Since) && (q.Until.IsZero() || !r.Time.After(q.Until))
 }
 
 // page reads the files up to what is written now. The channel is closed when

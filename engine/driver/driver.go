@@ -124,6 +124,14 @@ type Pauser interface {
 	Resume(ctx context.Context, h Handle) error
 }
 
+// Grouper makes the control group of a created instance ahead of its start, so
+// that what happens in it can be watched from the first process on. It returns
+// the group's directory: of the version 2 tree, or of version 1's pids
+// controller. A group that is there already stays.
+type Grouper interface {
+	Group(ctx context.Context, h Handle) (dir string, err error)
+}
+
 // Resizer changes limits of a running instance.
 type Resizer interface {
 	Resize(ctx context.Context, h Handle, r engine.Resources) error

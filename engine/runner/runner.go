@@ -78,6 +78,7 @@ type Config struct {
 	Networks Networks
 	Images   Images
 	Seals    Seals               // nil: the host cannot put secrets into traffic
+	Traces   Traces              // nil: the host cannot tell what processes do
 	Pool     []engine.PoolTarget // warm members to keep, whatever SetPools says
 	// Parallel is how many cold creates run at once; 0 means two a core.
 	Parallel int

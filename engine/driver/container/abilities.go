@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"runtime"
 	"time"
 
@@ -53,6 +54,15 @@ func (d *Driver) setFrozen(ctx context.Context, h driver.Handle, frozen bool) er
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	return translate(d.cgroups.setFrozen(ctx, d.template.cgroupPath(h.ID), frozen), "%s instance %s", verb, h.ID)
+}
+
+// Group makes the control group ahead of the runtime, which takes what is there.
+func (d *Driver) Group(_ context.Context, h driver.Handle) (string, error) {
+	if err := validID(h.ID); err != nil {
+		return "", err
+	}
+	dir := d.cgroups.watched(d.template.cgroupPath(h.ID))
+	return dir, translate(os.MkdirAll(dir, 0o755), "make the control group of instance %s", h.ID)
 }
 
 // Resize changes limits at once, and for later starts. Zero fields stay as they

@@ -34,6 +34,8 @@ type hierarchy interface {
 	setLimits(path string, r engine.Resources) error
 	usage(path string) (usage, error)
 	procs(path string) ([]int, error)
+	// watched is the one of dirs whose id stands for the control group.
+	watched(path string) string
 	// dirs are the directories that make up the control group.
 	dirs(path string) []string
 }

@@ -34,6 +34,8 @@ func (cgroup1) dirs(path string) []string {
 	return dirs
 }
 
+func (c cgroup1) watched(path string) string { return c.dir("pids", path) }
+
 func (cgroup1) swapAccounted() bool {
 	_, err := os.Stat(filepath.Join(cgroupRoot, "memory/memory.memsw.limit_in_bytes"))
 	return err == nil

@@ -21,6 +21,8 @@ func (c cgroup2) dir(path string) string { return filepath.Join(c.root, path) }
 
 func (c cgroup2) dirs(path string) []string { return []string{c.dir(path)} }
 
+func (c cgroup2) watched(path string) string { return c.dir(path) }
+
 // swapAccounted asks any child of the root, because the root has no limits.
 func (c cgroup2) swapAccounted() bool {
 	found, _ := filepath.Glob(filepath.Join(c.root, "*/memory.swap.max"))
