@@ -75,6 +75,7 @@ func (h *host) sources() []activity.Source {
 	var all []activity.Source
 	if h.tracer != nil {
 		all = append(all, h.tracer)
+		h.ledger.SettleBy(h.tracer.Settle)
 	}
 	if h.filter != nil {
 		all = append(all, &flows{filter: h.filter, runner: h.runner, tracer: h.tracer, held: map[uint32]holder{}})

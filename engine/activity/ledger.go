@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -58,6 +59,9 @@ type Ledger struct {
 	stop  chan struct{}
 	done  chan struct{}
 	once  sync.Once
+
+	// settler waits until all that happened to a sandbox so far was recorded.
+	settler atomic.Pointer[func(ctx context.Context, sandbox string)]
 
 	mu      sync.Mutex
 	chains  map[string]*chain
@@ -116,6 +120,10 @@ func Open(c Config) (*Ledger, error) {
 	go l.run()
 	return l, nil
 }
+
+// SettleBy names what waits until all that happened to a sandbox so far was
+// recorded: the kernel tells of things a little later than they happen.
+func (l *Ledger) SettleBy(f func(ctx context.Context, sandbox string)) { l.settler.Store(&f) }
 
 // Alive is when the server before this one was last known to run; zero when
 // there was none.

@@ -18,13 +18,16 @@ func noLedger(sandbox string) error {
 	return engine.Errorf(engine.KindNotFound, "sandbox %.80q has no ledger", sandbox)
 }
 
-// Query returns records of one sandbox, with everything that was recorded
-// before the call.
+// Query returns records of one sandbox, with everything that happened before
+// the call, but for a query that waits.
 func (l *Ledger) Query(ctx context.Context, sandbox string, q engine.ActivityQuery) (engine.ActivityPage, error) {
 	if err := check(&q); err != nil {
 		return engine.ActivityPage{}, err
 	}
 	until := time.Now().Add(q.Wait)
+	if f := l.settler.Load(); f != nil && q.Wait == 0 {
+		(*f)(ctx, sandbox)
+	}
 	for {
 		if err := l.settle(ctx); err != nil {
 			return engine.ActivityPage{}, err

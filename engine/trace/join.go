@@ -65,6 +65,21 @@ func (j *joiner) empty() bool {
 	return true
 }
 
+// settled tells whether nothing waits that was taken before a time.
+func (j *joiner) settled(before time.Duration) bool {
+	for _, f := range j.flows {
+		if f.until-joinWait <= before {
+			return false
+		}
+	}
+	for _, b := range j.begun {
+		if !b.done && b.until-joinWait <= before {
+			return false
+		}
+	}
+	return true
+}
+
 // process takes what a process did.
 func (j *joiner) process(rec engine.ActivityRecord, now instant) {
 	if len(j.begun) >= maxHeld {
@@ -148,7 +163,7 @@ func (j *joiner) remember(rec *engine.ActivityRecord, who actor) {
 
 // match finds who a flow belongs to, and whether waiting can change that.
 func (j *joiner) match(rec *engine.ActivityRecord) (who actor, sure bool) {
-	if who, ok := j.opened[[3]string{rec.Protocol, rec.Local, rec.Remote}]; ok {
+	if who, ok := j.known(rec); ok {
 		return who, true
 	}
 	var near []*begun
@@ -181,6 +196,24 @@ func (j *joiner) match(rec *engine.ActivityRecord) (who actor, sure bool) {
 	return who, false
 }
 
+// known finds the connection that a flow is a later part of.
+func (j *joiner) known(rec *engine.ActivityRecord) (actor, bool) {
+	who, ok := j.opened[[3]string{rec.Protocol, rec.Local, rec.Remote}]
+	if ok || !portOnly(rec.Remote) {
+		return who, ok
+	}
+	for k, who := range j.opened {
+		if k[0] == rec.Protocol && k[1] == rec.Local && strings.HasSuffix(k[2], rec.Remote) {
+			return who, true
+		}
+	}
+	return actor{}, false
+}
+
+// portOnly tells whether an address is a port alone: what the proxy says, which
+// connects by name.
+func portOnly(remote string) bool { return strings.HasPrefix(remote, ":") }
+
 // matches tells whether a process's connection can be what a flow shows.
 func matches(rec, process *engine.ActivityRecord) bool {
 	apart := rec.Time.Sub(process.Time)
@@ -188,7 +221,7 @@ func matches(rec, process *engine.ActivityRecord) bool {
 		return apart < asking && apart > -asking && !process.Inbound && strings.HasSuffix(process.Remote, ":53")
 	}
 	return apart < joinable && apart > -joinWait && rec.Inbound == process.Inbound &&
-		process.Remote == rec.Remote && process.Protocol == rec.Protocol
+		process.Protocol == rec.Protocol && (process.Remote == rec.Remote || portOnly(rec.Remote) && strings.HasSuffix(process.Remote, rec.Remote))
 }
 
 // localless tells whether a socket had no address of its own yet, or none any

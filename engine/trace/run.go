@@ -136,6 +136,13 @@ func (r *run) drain(now instant, record func(engine.ActivityRecord)) (waiting bo
 	return len(r.queue) > 0 || !r.flows.empty()
 }
 
+// settled tells whether nothing waits that happened before a time.
+func (r *run) settled(before time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return (len(r.queue) == 0 || r.queue[0].Time > before) && r.flows.settled(before)
+}
+
 // early tells whether an event has to wait for the toolbox to say on whose
 // behalf the process began.
 func (r *run) early(e kernel.Event, now time.Duration) bool {

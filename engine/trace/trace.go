@@ -30,6 +30,8 @@ const (
 	buffer = 2 << 20
 	// drainEvery is how often what waits is looked at.
 	drainEvery = 20 * time.Millisecond
+	// kernelLate is how long an event may take from the kernel to here.
+	kernelLate = 70 * time.Millisecond
 	// keepEnded is how long a sandbox that ended may still be told of.
 	keepEnded = 5 * time.Second
 )
@@ -248,6 +250,27 @@ func (t *Tracer) Flow(rec engine.ActivityRecord, record func(engine.ActivityReco
 		return
 	}
 	t.poke()
+}
+
+// Settle waits until all that a sandbox's processes did before was told.
+func (t *Tracer) Settle(ctx context.Context, sandbox string) {
+	t.mu.Lock()
+	r := t.holders[sandbox]
+	t.mu.Unlock()
+	if r == nil {
+		return
+	}
+	begin := clock().boot
+	tick := time.NewTicker(drainEvery)
+	defer tick.Stop()
+	for passed := time.Duration(0); passed < kernelLate || passed < patience && !r.settled(begin); passed = clock().boot - begin {
+		select {
+		case <-tick.C:
+			t.poke()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // instant is a moment on the clock of events and on the one of people.
