@@ -35,7 +35,8 @@ type run struct {
 	table       *table
 	calls       calls
 	queue       []kernel.Event
-	lost        uint64 // beyond the queue
+	lost        uint64        // beyond the queue
+	missing     time.Duration // when something was lost last, which may be the begin of a process
 	flows       joiner
 	pruned      time.Duration
 }
@@ -94,6 +95,7 @@ func (r *run) push(e kernel.Event) {
 	defer r.mu.Unlock()
 	if len(r.queue) >= maxQueue {
 		r.lost++
+		r.missing = e.Time
 		return
 	}
 	r.queue = append(r.queue, e)
@@ -164,6 +166,7 @@ func (r *run) early(e kernel.Event, now time.Duration) bool {
 func (r *run) event(e kernel.Event, now instant, emit func(engine.ActivityRecord)) {
 	switch e.Kind {
 	case kernel.KindLost:
+		r.missing = e.Time
 		emit(engine.ActivityRecord{Time: now.at(e.Time), Kind: engine.ActivityLoss, Lost: e.Lost, Reason: "the processes did more than the kernel could tell"})
 		return
 	case kernel.KindGap:
@@ -176,7 +179,7 @@ func (r *run) event(e kernel.Event, now instant, emit func(engine.ActivityRecord
 	if e.Kind == kernel.KindExit {
 		p.ended = e.Time
 	}
-	if e.Time < r.since || e.Kind == kernel.KindExit && !p.seen {
+	if e.Time < r.since || e.Kind == kernel.KindExit && !p.seen && r.missing < p.Start {
 		return // of the warm pool; or a fork that did nothing that was told
 	}
 	switch {

@@ -27,7 +27,7 @@ import (
 const (
 	// buffer is the kernel's room for events that were not read yet. It counts
 	// twice as memory of this process.
-	buffer = 2 << 20
+	buffer = 512 << 10
 	// drainEvery is how often what waits is looked at.
 	drainEvery = 20 * time.Millisecond
 	// kernelLate is how long an event may take from the kernel to here.
