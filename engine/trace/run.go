@@ -35,8 +35,9 @@ type run struct {
 	table       *table
 	calls       calls
 	queue       []kernel.Event
-	lost        uint64        // beyond the queue
-	missing     time.Duration // when something was lost last, which may be the begin of a process
+	unbound     []kernel.Event // gaps, until it is known whose
+	lost        uint64         // beyond the queue
+	missing     time.Duration  // when something was lost last, which may be the begin of a process
 	flows       joiner
 	pruned      time.Duration
 }
@@ -64,7 +65,10 @@ func (r *run) bind(sandbox string, incarnation uint64) {
 	defer r.mu.Unlock()
 	r.sandbox, r.incarnation, r.since = sandbox, incarnation, clock().boot
 	if r.fault != nil {
-		r.queue = append(r.queue, kernel.Event{Kind: kernel.KindGap, Time: r.since, Sandbox: r.number})
+		r.unbound = []kernel.Event{{Kind: kernel.KindGap, Time: r.since}}
+	}
+	if len(r.unbound) > 0 {
+		r.queue, r.unbound = append(r.unbound, r.queue...), nil
 		r.tracer.poke()
 	}
 }
@@ -170,9 +174,11 @@ func (r *run) event(e kernel.Event, now instant, emit func(engine.ActivityRecord
 		emit(engine.ActivityRecord{Time: now.at(e.Time), Kind: engine.ActivityLoss, Lost: e.Lost, Reason: "the processes did more than the kernel could tell"})
 		return
 	case kernel.KindGap:
-		if r.sandbox != "" || r.since == 1<<63-1 {
-			emit(r.gap(e, now))
+		if r.sandbox == "" {
+			r.unbound = append(r.unbound, e) // whose it is comes next
+			return
 		}
+		emit(r.gap(e, now))
 		return
 	}
 	p := r.table.process(e.Process)

@@ -38,7 +38,7 @@ const (
 
 // Group is what an instance is to the kernel.
 type Group struct {
-	Dir     string // of its control group, which exists and is empty
+	Dir     string // of its control group, which exists
 	Control string // the host's directory in which its toolbox finds sockets
 	UIDBase uint32 // the host's number of its root
 }
@@ -94,7 +94,7 @@ func (t *Tracer) Close() error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, r := range t.runs {
+	for _, r := range t.numbers {
 		r.close()
 	}
 	return errors.Join(errs...)
@@ -209,18 +209,24 @@ func (t *Tracer) poke() {
 
 // Run implements activity.Source. One Run at a time.
 func (t *Tracer) Run(ctx context.Context, record func(engine.ActivityRecord)) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
+	tick := time.NewTicker(drainEvery)
+	defer tick.Stop()
+	for waiting := false; ; {
+		if !waiting {
+			tick.Stop()
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-t.wake:
+			}
+			tick.Reset(drainEvery) // more may come with it
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-t.wake:
-		case <-timer.C:
+		case <-tick.C:
 		}
-		if t.drain(record) {
-			timer.Reset(drainEvery)
-		}
+		waiting = t.drain(record)
 	}
 }
 
