@@ -80,12 +80,28 @@ func (j *joiner) settled(before time.Duration) bool {
 	return true
 }
 
-// process takes what a process did.
+// process takes what a process did. That a connection failed belongs to the one
+// that was begun.
 func (j *joiner) process(rec engine.ActivityRecord, now instant) {
+	if rec.Code != 0 && j.failed(&rec) {
+		return
+	}
 	if len(j.begun) >= maxHeld {
 		j.begun = append(j.begun[:0:0], j.begun[maxHeld/2:]...)
 	}
 	j.begun = append(j.begun, begun{rec: rec, until: now.boot + joinWait})
+}
+
+// failed notes the failure of a connection that is known.
+func (j *joiner) failed(rec *engine.ActivityRecord) bool {
+	for i := len(j.begun) - 1; i >= 0; i-- {
+		b := &j.begun[i].rec
+		if b.Process == rec.Process && b.Protocol == rec.Protocol && b.Remote == rec.Remote && b.Code == 0 && (rec.Local == "" || b.Local == rec.Local) {
+			b.Code, b.Reason = rec.Code, rec.Reason
+			return true
+		}
+	}
+	return false
 }
 
 // hold keeps a record of the device until its process is known. Not for

@@ -62,6 +62,13 @@ func TestJoin(t *testing.T) {
 			j.process(dialled("p", "A", "", remote, 0), at(0))
 			j.process(dialled("q", "B", "", remote, 0), at(0))
 		}, [][3]string{{"deny", "", ""}}},
+		{"begun, and failed", func(j *joiner) {
+			failed := dialled("p", "A", local, remote, 0)
+			failed.Code = 111
+			j.process(dialled("p", "A", local, remote, 0), at(0))
+			j.process(failed, at(0))
+			j.process(failed, at(0)) // another one, of which the begin is not known
+		}, [][3]string{{"connect", "p", "A"}, {"connect", "p", "A"}}},
 		{"elsewhere", func(j *joiner) {
 			j.flow(engine.ActivityDeny, local, "192.0.2.2:443", 0)
 			j.process(dialled("p", "A", "", remote, 0), at(0))
