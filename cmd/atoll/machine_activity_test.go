@@ -66,7 +66,7 @@ func TestMachineProcesses(t *testing.T) {
 	second := run("curl -sm 3 http://192.0.2.9/; curl -sm 3 http://127.0.0.1:1/; true")
 	m.must("POST", "/api/toolbox/"+sb.ID+"/toolbox/process/session", map[string]any{"sessionId": "s"}, nil)
 	for _, word := range []string{"one", "two"} {
-		m.must("POST", "/api/toolbox/"+sb.ID+"/toolbox/process/session/s/exec", map[string]any{"command": "echo z >/tmp/" + word + "; /bin/echo " + word}, nil)
+		m.must("POST", "/api/toolbox/"+sb.ID+"/toolbox/process/session/s/exec", map[string]any{"command": sessionCommand(word)}, nil)
 	}
 	has := func(want record) bool {
 		for _, r := range m.records(sb.ID) {
@@ -91,9 +91,9 @@ func TestMachineProcesses(t *testing.T) {
 		{Kind: "deny", Call: second, Remote: ":80"},
 		{Kind: "connect", Call: second, Remote: "127.0.0.1:1"},
 		{Kind: "exit", Call: second},
-		{Kind: "file", Call: sessions["echo z >/tmp/one; /bin/echo one"], Detail: "/tmp/one"},
-		{Kind: "file", Call: sessions["echo z >/tmp/two; /bin/echo two"], Detail: "/tmp/two"},
-		{Kind: "exec", Call: sessions["echo z >/tmp/two; /bin/echo two"], Detail: "/bin/echo two"},
+		{Kind: "file", Call: sessions[sessionCommand("one")], Detail: "/tmp/one"},
+		{Kind: "file", Call: sessions[sessionCommand("two")], Detail: "/tmp/two"},
+		{Kind: "exec", Call: sessions[sessionCommand("two")], Detail: "/bin/echo two"},
 	} {
 		if want.Call == "" {
 			t.Fatalf("no call for %+v", want)
@@ -130,4 +130,8 @@ func (m *machine) processRecords() bool {
 	}
 	m.t.Fatal("doctor says nothing of process records")
 	return false
+}
+
+func sessionCommand(word string) string {
+	return `sh -c "echo z >/tmp/` + word + `; true"; /bin/echo ` + word
 }

@@ -117,6 +117,25 @@ func (t *table) callOf(p *process, at time.Duration) string {
 	return rep.call
 }
 
+// callDuring returns the call for which a process acted at some time between
+// two; empty: none, or several.
+func (t *table) callDuring(p *process, from, to time.Duration) string {
+	call := t.callOf(p, from)
+	if !p.root {
+		return call
+	}
+	for _, r := range t.reports[p.inner] {
+		if r.at <= from || r.at > to || r.call == "" || r.call == call {
+			continue
+		}
+		if call != "" {
+			return ""
+		}
+		call = r.call
+	}
+	return call
+}
+
 // report finds what was told last about a root, or first if the time is before
 // all: the first one tells of its begin.
 func (t *table) report(p *process, at time.Duration) (found report, ok bool) {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,6 +15,10 @@ import (
 
 // ids is how many users a sandbox has.
 const ids = 65536
+
+// fileLate is how much later than they happened files may be told of: the
+// kernel's word on a file system has no time.
+const fileLate = 150 * time.Millisecond
 
 // operations are what records call the kinds of events.
 var operations = map[kernel.Kind]string{kernel.KindOpen: "write", kernel.KindUnlink: "delete"}
@@ -52,6 +57,7 @@ func (r *run) record(e kernel.Event, p *process, now instant) engine.ActivityRec
 		failed(&rec, e.Result)
 	default:
 		rec.Kind, rec.Detail = engine.ActivityFile, e.Path
+		rec.Call = r.table.callDuring(p, max(e.Time-fileLate, p.Start), e.Time)
 		if e.To != "" {
 			rec.Detail = e.Path + " → " + e.To
 		}

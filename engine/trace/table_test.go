@@ -88,6 +88,36 @@ func TestCallOfSession(t *testing.T) {
 	}
 }
 
+// TestCallDuring: of what is told late it is known whose it is if only one call
+// was under way since.
+func TestCallDuring(t *testing.T) {
+	tb := grown()
+	tb.told(20, report{at: 2 * second, call: "session"}, 0)
+	tb.told(20, report{at: 4 * second}, 0)
+	tb.told(20, report{at: 10 * second, call: "one"}, 0)
+	tb.told(20, report{at: 11 * second}, 0)
+	tb.told(20, report{at: 12 * second, call: "two"}, 0)
+	shell := tb.process(kernel.Process{ID: 200, Start: 2 * second})
+	child := tb.process(kernel.Process{ID: 201, Start: 3 * second})
+	for _, c := range []struct {
+		p        *process
+		from, to time.Duration
+		want     string
+	}{
+		{shell, 2 * second, 3 * second, "session"},
+		{shell, 6 * second, 7 * second, ""},
+		{shell, 9 * second, 10*second + 1, "one"},
+		{shell, 10*second + 1, 11*second + 1, "one"},
+		{shell, 10*second + 1, 12*second + 1, ""},
+		{shell, 11*second + 1, 12*second + 1, "two"},
+		{child, 3 * second, 13 * second, "session"},
+	} {
+		if got := tb.callDuring(c.p, c.from, c.to); got != c.want {
+			t.Errorf("process %d from %v to %v: got %q, want %q", c.p.ID, c.from, c.to, got, c.want)
+		}
+	}
+}
+
 // TestCallOfAnother: what the toolbox runs for a process that asked for more
 // rights is that process's.
 func TestCallOfAnother(t *testing.T) {
