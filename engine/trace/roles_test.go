@@ -1,7 +1,10 @@
 package trace
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"os"
 	"os/exec"
 	"runtime"
@@ -74,18 +77,17 @@ func nothing() []byte {
 	code := []byte{0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05} // mov eax, 60; xor edi, edi; syscall
 	const base, head = 0x400000, 64 + 56
 	size := uint64(head + len(code))
-	b := []byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-	put := func(n int, v uint64) {
-		for ; n > 0; n-- {
-			b = append(b, byte(v))
-			v >>= 8
-		}
+	h := elf.Header64{
+		Ident: [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
+		Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
+		Entry: base + head, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
 	}
-	for _, f := range [][2]uint64{ // width and value, to the end of the headers
-		{2, 2}, {2, 62}, {4, 1}, {8, base + head}, {8, 64}, {8, 0}, {4, 0}, {2, 64}, {2, 56}, {2, 1}, {2, 0}, {2, 0}, {2, 0},
-		{4, 1}, {4, 5}, {8, 0}, {8, base}, {8, base}, {8, size}, {8, size}, {8, 0x1000},
-	} {
-		put(int(f[0]), f[1])
+	segment := elf.Prog64{
+		Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Vaddr: base, Paddr: base, Filesz: size, Memsz: size, Align: 0x1000,
 	}
-	return append(b, code...)
+	var b bytes.Buffer
+	for _, part := range []any{h, segment, code} {
+		check(binary.Write(&b, binary.LittleEndian, part))
+	}
+	return b.Bytes()
 }
