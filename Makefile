@@ -45,7 +45,7 @@ acceptance: ## drive a server with published SDKs and agent frameworks (root)
 	@.ci/build
 	@.ci/acceptance
 
-attack: ## attack the network policies from inside sandboxes (root)
+attack: ## attack the network policies and the ledger from inside sandboxes (root)
 	@.ci/root "make attack"
 	@.ci/attack
 

@@ -65,7 +65,15 @@ type ActivityRecord struct {
 	Rule      string   `json:"rule,omitempty"`   // of the policy that decided
 	Reason    string   `json:"reason,omitempty"` // why
 
-	Code int        `json:"code,omitempty"` // of an exit
+	Parent   string  `json:"parent,omitempty"`     // of a process: key of the one that began it
+	PID      int     `json:"pid,omitempty"`        // of a process: as the sandbox counts
+	UID      *uint32 `json:"uid,omitempty"`        // of a process: its user, as the sandbox counts; absent: unknown
+	Program  string  `json:"program,omitempty"`    // the file that the process runs; of a script its interpreter
+	Cut      bool    `json:"cut,omitempty"`        // a text is longer than what is here
+	Signal   string  `json:"signal,omitempty"`     // of an exit, as SIGKILL
+	Duration int64   `json:"durationMs,omitempty"` // of an exit: how long the process lived, in milliseconds
+
+	Code int        `json:"code,omitempty"` // of an exit; of a call of the kernel that failed: the error's number
 	Lost uint64     `json:"lost,omitempty"` // of a loss: how many records
 	From *time.Time `json:"from,omitempty"` // of a gap
 	To   *time.Time `json:"to,omitempty"`
@@ -74,6 +82,7 @@ type ActivityRecord struct {
 // ActivityQuery selects records of one sandbox.
 type ActivityQuery struct {
 	Kinds        []ActivityKind // empty: all but segment
+	Call         string         // empty: whatever caused them
 	Since, Until time.Time      // zero: no bound
 	After        uint64         // only those with a higher sequence
 	Limit        int            // 0: 100; at most 1000

@@ -31,6 +31,7 @@ func TestActivityOfCalls(t *testing.T) {
 		{"POST", "/process/execute", `{"command":"make all"}`, "exec", "make all"},
 		{"POST", "/process/code-run", `{"code":"print(1)"}`, "code.run", "print(1)"},
 		{"POST", "/process/session/s1/exec", `{"command":"ls"}`, "exec", "ls"},
+		{"GET", "/internal/exec?command=ls+-l", "", "exec.stream", "ls -l"},
 		{"DELETE", "/files?path=/tmp/x", "", "file.delete", "/tmp/x"},
 		{"POST", "/files/upload?path=/tmp/y", "bytes", "file.write", "/tmp/y"},
 		{"GET", "/files/download?path=/etc/passwd", "", "file.read", "/etc/passwd"},

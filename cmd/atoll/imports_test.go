@@ -41,6 +41,7 @@ var rules = []rule{
 	{"engine/confine", "engine/core", nil, "rules are handed down to the kernel"},
 	{"engine/confine", "engine/runner", nil, "the runner calls the confiner, never the other way"},
 	{"engine/activity", "engine/core", nil, "the ledger is told, it does not ask"},
+	{"engine/trace", "engine", []string{"engine", "engine/trace", "engine/toolbox/wire"}, "the runner tells it what to watch, and it tells the ledger"},
 	{"engine/webhook", "engine/core", nil, "webhooks listen to events"},
 	{"gateway", "engine/core", nil, "the gateway is written against the service interfaces"},
 	{"gateway", "engine/store", nil, "SQL lives in store, behind the services"},

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestMachineActivity runs a command that asks for a name and an address that
@@ -30,4 +32,106 @@ func TestMachineActivity(t *testing.T) {
 	if proof.Fault != nil {
 		t.Errorf("the ledger: %s", proof.Fault.Problem)
 	}
+}
+
+// record is the part of a record of the ledger that tests look at.
+type record struct {
+	Kind, Call, Process, Parent, Operation, Detail, Program, Host, Remote, Reason string
+	PID                                                                           int
+	From, To                                                                      *time.Time
+}
+
+func (m *machine) records(id string) []record {
+	m.t.Helper()
+	var page struct{ Items []record }
+	m.must("GET", "/api/sandbox/"+id+"/activity?newest=true&limit=1000", nil, &page)
+	return page.Items
+}
+
+// TestMachineProcesses follows a call to its processes, also to one whose
+// parents are gone, and to what they wrote and where they connected to.
+func TestMachineProcesses(t *testing.T) {
+	m := sharedMachine(t)
+	if ok := m.processRecords(); !ok {
+		t.Skip("this kernel does not tell what processes do")
+	}
+	sb := m.create(map[string]any{"domainAllowList": "example.com"})
+	run := func(line string) string {
+		_, out := m.sh(sb.ID, `echo "$ATOLL_CALL"; `+line)
+		call, _, _ := strings.Cut(out, "\n")
+		return call
+	}
+	const fork = `sh -c 'sh -c "while kill -0 $1 2>/dev/null; do sleep 0.05; done; echo y >/tmp/orphan" x $$ >/dev/null 2>&1 &'; `
+	first := run(fork + "echo x >/tmp/first")
+	second := run("curl -sm 3 http://192.0.2.9/; curl -sm 3 http://127.0.0.1:1/; true")
+	m.must("POST", "/api/toolbox/"+sb.ID+"/toolbox/process/session", map[string]any{"sessionId": "s"}, nil)
+	for _, word := range []string{"one", "two"} {
+		m.must("POST", "/api/toolbox/"+sb.ID+"/toolbox/process/session/s/exec", map[string]any{"command": sessionCommand(word)}, nil)
+	}
+	has := func(want record) bool {
+		for _, r := range m.records(sb.ID) {
+			if r.Kind == want.Kind && r.Call == want.Call && strings.Contains(r.Detail, want.Detail) && strings.HasPrefix(r.Remote, want.Remote) && (r.Process != "") {
+				return true
+			}
+		}
+		return false
+	}
+	sessions := map[string]string{}
+	for _, r := range m.records(sb.ID) {
+		if r.Kind == "call" && r.Operation == "exec" {
+			sessions[r.Detail] = r.Call
+		}
+	}
+	for _, want := range []record{
+		{Kind: "exec", Call: first, Detail: "sh -c"},
+		{Kind: "file", Call: first, Detail: "/tmp/first"},
+		{Kind: "file", Call: first, Detail: "/tmp/orphan"},
+		{Kind: "exec", Call: second, Detail: "curl -sm 3 http://192.0.2.9/"},
+		{Kind: "connect", Call: second, Remote: "192.0.2.9:80"},
+		{Kind: "deny", Call: second, Remote: ":80"},
+		{Kind: "connect", Call: second, Remote: "127.0.0.1:1"},
+		{Kind: "exit", Call: second},
+		{Kind: "file", Call: sessions[sessionCommand("one")], Detail: "/tmp/one"},
+		{Kind: "file", Call: sessions[sessionCommand("two")], Detail: "/tmp/two"},
+		{Kind: "exec", Call: sessions[sessionCommand("two")], Detail: "/bin/echo two"},
+	} {
+		if want.Call == "" {
+			t.Fatalf("no call for %+v", want)
+		}
+		eventually(t, fmt.Sprintf("%+v", want), 20*time.Second, true, func() bool { return has(want) })
+	}
+	m.sh(sb.ID, "setsid sleep 300 >/dev/null 2>&1 & true")
+	m.kill()
+	m.start()
+	eventually(t, "a gap", 20*time.Second, true, func() bool {
+		for _, r := range m.records(sb.ID) {
+			if r.Kind == "gap" && r.Operation == "processes" && r.From != nil && r.To != nil && r.From.Before(*r.To) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// processRecords tells whether the server says that it records processes.
+func (m *machine) processRecords() bool {
+	m.t.Helper()
+	var report struct {
+		Checks []struct {
+			Name string
+			OK   bool
+		}
+	}
+	m.must("GET", "/api/doctor", nil, &report)
+	for _, c := range report.Checks {
+		if c.Name == "process records" {
+			return c.OK
+		}
+	}
+	m.t.Fatal("doctor says nothing of process records")
+	return false
+}
+
+func sessionCommand(word string) string {
+	return `sh -c "echo z >/tmp/` + word + `; true"; /bin/echo ` + word
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/atoll-sh/atoll/engine/network"
 	"github.com/atoll-sh/atoll/engine/runner"
 	"github.com/atoll-sh/atoll/engine/storage"
+	"github.com/atoll-sh/atoll/engine/trace"
 )
 
 // identity is what makes a home the same server across restarts.
@@ -51,6 +52,8 @@ type host struct {
 	confiner   *confine.Confiner // nil: the kernel cannot
 	runner     *runner.Runner
 	ledger     *activity.Ledger
+	tracer     *trace.Tracer // nil: the kernel cannot
+	untraced   error         // why there is none
 }
 
 // watchers are told by the runner of what happens without being asked for.
@@ -105,6 +108,9 @@ func (h *host) open(ctx context.Context, tell watchers) (err error) {
 	if err := h.openLedger(); err != nil {
 		return fmt.Errorf("open ledger: %w", err)
 	}
+	if err := h.openTracer(); err != nil {
+		return fmt.Errorf("watch processes: %w", err)
+	}
 	// The network first: it makes the directory of namespaces a shared mount,
 	// and containerd must see it so.
 	if err := h.openNetwork(ctx); err != nil {
@@ -130,6 +136,9 @@ func (h *host) open(ctx context.Context, tell watchers) (err error) {
 	}
 	if h.confiner != nil {
 		rc.Confiner = h.confiner
+	}
+	if h.tracer != nil {
+		rc.Traces = h.tracer
 	}
 	if h.runner, err = runner.Open(ctx, rc); err == nil {
 		h.settleConfiner()
@@ -243,6 +252,7 @@ func (h *host) close() {
 	if h.containerd != nil {
 		h.containerd.Close()
 	}
+	h.closeTracer()
 	if h.ledger != nil {
 		h.ledger.Close()
 	}
@@ -258,6 +268,7 @@ func (h *host) destroy(ctx context.Context) error {
 	h.runner.Close()
 	h.closeConfiner()
 	err = errors.Join(err, h.driver.Destroy(ctx), h.images.Close(), h.networks.Destroy(ctx), h.closeFilter(), h.disks.Destroy(ctx), h.containerd.Stop(ctx), os.RemoveAll(h.runDir))
+	h.closeTracer()
 	h.ledger.Close()
 	h.lock.Close()
 	h.runner, h.driver, h.images, h.networks, h.disks, h.containerd, h.lock = nil, nil, nil, nil, nil, nil, nil

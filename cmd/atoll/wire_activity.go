@@ -10,6 +10,7 @@ import (
 	"github.com/atoll-sh/atoll/engine/activity"
 	"github.com/atoll-sh/atoll/engine/egress"
 	"github.com/atoll-sh/atoll/engine/runner"
+	"github.com/atoll-sh/atoll/engine/trace"
 )
 
 // openLedger opens the ledger of what sandboxes do. Its heads are signed with a
@@ -21,6 +22,41 @@ func (h *host) openLedger() error {
 	}
 	h.ledger, err = activity.Open(activity.Config{Dir: filepath.Join(h.cfg.Home, "ledger"), Key: ed25519.NewKeyFromSeed(seed), Log: h.log})
 	return err
+}
+
+// openTracer has the kernel tell what processes do. Where it cannot, the ledger
+// goes on without.
+func (h *host) openTracer() (err error) {
+	h.tracer, err = trace.Open(h.ledger.Alive(), h.log)
+	if engine.KindOf(err) == engine.KindUnsupported {
+		h.log.Warn("what processes do is not recorded", "err", err)
+		h.tracer, h.untraced = nil, err
+		return nil
+	}
+	return err
+}
+
+func (h *host) closeTracer() {
+	if h.tracer == nil {
+		return
+	}
+	if err := h.tracer.Close(); err != nil {
+		h.log.Warn("stop watching processes", "err", err)
+	}
+	h.tracer = nil
+}
+
+// processRecords says what the ledger knows of processes.
+func processRecords(recorded bool, why error) engine.Check {
+	const name = "process records"
+	if recorded {
+		return engine.Check{Name: name, OK: true, Detail: "programs, files and connections of processes, from tracepoints in the kernel"}
+	}
+	c := engine.Check{Name: name, Detail: "not recorded", Fix: "use Linux 6.1 or later with BTF, and a kernel that allows BPF tracing programs"}
+	if why != nil {
+		c.Detail += ": " + why.Error()
+	}
+	return c
 }
 
 // watchActivity feeds the ledger with what the kernel tells.
@@ -37,8 +73,12 @@ func (s *server) watchActivity(ctx context.Context) {
 // sources are what tells of activity on this host.
 func (h *host) sources() []activity.Source {
 	var all []activity.Source
+	if h.tracer != nil {
+		all = append(all, h.tracer)
+		h.ledger.SettleBy(h.tracer.Settle)
+	}
 	if h.filter != nil {
-		all = append(all, &flows{filter: h.filter, runner: h.runner, held: map[uint32]holder{}})
+		all = append(all, &flows{filter: h.filter, runner: h.runner, tracer: h.tracer, held: map[uint32]holder{}})
 	}
 	if h.confiner != nil {
 		all = append(all, &refusals{confiner: h.confiner, runner: h.runner, held: map[string]holder{}})
@@ -60,6 +100,7 @@ type holder struct {
 type flows struct {
 	filter *egress.Filter
 	runner *runner.Runner
+	tracer *trace.Tracer // tells whose a flow is; nil: nobody does
 
 	mu   sync.Mutex
 	held map[uint32]holder // by the filter's number of a run
@@ -70,7 +111,11 @@ func (f *flows) Run(ctx context.Context, record func(engine.ActivityRecord)) err
 	return f.filter.Watch(ctx, func(h egress.Holding, r engine.ActivityRecord) {
 		if by := f.holder(h); by.sandbox != "" {
 			r.Sandbox, r.Incarnation = by.sandbox, by.incarnation
-			record(r)
+			if f.tracer != nil {
+				f.tracer.Flow(r, record)
+			} else {
+				record(r)
+			}
 		}
 	})
 }

@@ -336,7 +336,7 @@ func (h *host) doctor(ctx context.Context) (engine.Report, error) {
 	caps := h.disks.Capabilities()
 	report.Checks = append(report.Checks, engine.Check{
 		Name: "storage pool", OK: caps.Reflink && caps.HardLimit, Detail: caps.Detail,
-	}, networkLists(h.filter != nil, h.unfiltered, probe.TCX))
+	}, networkLists(h.filter != nil, h.unfiltered, probe.TCX), processRecords(h.tracer != nil, h.untraced))
 	if c, err := h.driver.Probe(ctx); err == nil {
 		report.Checks = append(report.Checks, c.Checks...)
 	}

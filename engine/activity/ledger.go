@@ -18,6 +18,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -58,6 +59,9 @@ type Ledger struct {
 	stop  chan struct{}
 	done  chan struct{}
 	once  sync.Once
+
+	// settler waits until all that happened to a sandbox so far was recorded.
+	settler atomic.Pointer[func(ctx context.Context, sandbox string)]
 
 	mu      sync.Mutex
 	chains  map[string]*chain
@@ -116,6 +120,14 @@ func Open(c Config) (*Ledger, error) {
 	go l.run()
 	return l, nil
 }
+
+// SettleBy names what waits until all that happened to a sandbox so far was
+// recorded: the kernel tells of things a little later than they happen.
+func (l *Ledger) SettleBy(f func(ctx context.Context, sandbox string)) { l.settler.Store(&f) }
+
+// Alive is when the server before this one was last known to run; zero when
+// there was none.
+func (l *Ledger) Alive() time.Time { return l.alive }
 
 // Close writes and signs what is queued. Later records are lost.
 func (l *Ledger) Close() {
@@ -259,9 +271,9 @@ func (l *Ledger) lossesLocked(c *chain) {
 
 // bound cuts what somebody else chose the length of.
 func bound(r engine.ActivityRecord) engine.ActivityRecord {
-	for _, s := range []*string{&r.Call, &r.Process, &r.Operation, &r.Detail, &r.Host, &r.Rule, &r.Reason, &r.Actor, &r.Key} {
+	for _, s := range []*string{&r.Call, &r.Process, &r.Parent, &r.Program, &r.Operation, &r.Detail, &r.Host, &r.Rule, &r.Reason, &r.Actor, &r.Key} {
 		if len(*s) > maxText {
-			*s = (*s)[:maxText] + "…"
+			*s, r.Cut = (*s)[:maxText]+"…", true
 		}
 	}
 	if len(r.Addresses) > maxList {

@@ -18,13 +18,16 @@ func noLedger(sandbox string) error {
 	return engine.Errorf(engine.KindNotFound, "sandbox %.80q has no ledger", sandbox)
 }
 
-// Query returns records of one sandbox, with everything that was recorded
-// before the call.
+// Query returns records of one sandbox, with everything that happened before
+// the call, but for a query that waits.
 func (l *Ledger) Query(ctx context.Context, sandbox string, q engine.ActivityQuery) (engine.ActivityPage, error) {
 	if err := check(&q); err != nil {
 		return engine.ActivityPage{}, err
 	}
 	until := time.Now().Add(q.Wait)
+	if f := l.settler.Load(); f != nil && q.Wait == 0 {
+		(*f)(ctx, sandbox)
+	}
 	for {
 		if err := l.settle(ctx); err != nil {
 			return engine.ActivityPage{}, err
@@ -87,7 +90,7 @@ func wanted(q engine.ActivityQuery, r *engine.ActivityRecord) bool {
 	if len(q.Kinds) == 0 && r.Kind == engine.ActivitySegment || len(q.Kinds) > 0 && !slices.Contains(q.Kinds, r.Kind) {
 		return false
 	}
-	return r.Sequence > q.After && !r.Time.Before(q.Since) && (q.Until.IsZero() || !r.Time.After(q.Until))
+	return (q.Call == "" || r.Call == q.Call) && r.Sequence > q.After && !r.Time.Before(q.Since) && (q.Until.IsZero() || !r.Time.After(q.Until))
 }
 
 // page reads the files up to what is written now. The channel is closed when

@@ -177,7 +177,7 @@ func operation(req *http.Request) (r engine.ActivityRecord, ok bool) {
 	switch part[0] {
 	case "internal":
 		r.Operation = map[string]string{"exec": "exec.stream", "tunnel": "port.connect"}[part[1]]
-		r.Detail = q.Get("port")
+		r.Detail = cmp.Or(q.Get("port"), q.Get("command")) // as the caller says
 		return r, r.Operation != ""
 	case "process":
 		return processOperation(req.Method, part, q)

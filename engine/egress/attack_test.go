@@ -3,10 +3,8 @@ package egress
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/atoll-sh/atoll/engine"
+	results "github.com/atoll-sh/atoll/engine/enginetest/attack"
 	"github.com/atoll-sh/atoll/engine/network"
 	"github.com/atoll-sh/atoll/engine/network/networktest"
 )
@@ -27,21 +26,13 @@ type attack struct {
 	run                func(f *field, mark string) error
 }
 
-// verdict is one row of attack.json.
-type verdict struct {
-	Name    string `json:"name"`
-	Group   string `json:"group"`
-	Class   string `json:"class"`
-	Blocked bool   `json:"blocked"`
-	Detail  string `json:"detail"`
-}
-
 // field is where the attacks of one test take place: a world with a sandbox of
 // each kind of policy, and ears behind the host's uplink and in the victim.
 type field struct {
 	*world
 	deny, list, name, open, victim network.Slot
 	ears                           []*ear
+	told                           *told
 	fences                         int
 }
 
@@ -57,6 +48,7 @@ const (
 func newField(t *testing.T) *field {
 	t.Helper()
 	f := &field{world: newWorld(t)}
+	f.told = watchEvents(t, f.filter)
 	f.deny = f.slot(engine.NetworkPolicy{BlockAll: true})
 	f.list = f.slot(networks(good4+"/32", good6+"/128"))
 	f.name = f.slot(domains("good.example", "*.cdn.example", "meta.example", "host.example", "rebind.example", "half.example", "alias.example", "private-alias.example"))
@@ -198,17 +190,18 @@ func (f *field) settle() {
 }
 
 // try runs one attack and says whether it was withstood.
-func (f *field) try(i int, a attack) verdict {
+func (f *field) try(i int, a attack) results.Verdict {
 	f.t.Helper()
 	for _, e := range f.ears {
 		e.forget()
 	}
+	f.told.mark(f.t.Context())
 	mark := fmt.Sprintf("zq%03dleak", i)
 	begin := time.Now()
 	err := a.run(f, mark)
 	f.t.Logf("%s/%s took %v", a.group, a.name, time.Since(begin).Round(time.Millisecond))
 	f.settle()
-	v := verdict{Name: a.name, Group: a.group, Class: "container", Blocked: err == nil, Detail: a.story}
+	v := results.Verdict{Name: a.name, Group: a.group, Class: "container", Blocked: err == nil, Detail: a.story, Event: f.told.refusal(f.t.Context())}
 	if err != nil {
 		v.Detail = "LEAK: " + err.Error()
 	}
@@ -224,40 +217,7 @@ func (f *field) try(i int, a attack) verdict {
 	return v
 }
 
-// results gathers the verdicts of all tests of this process for attack.json.
-type results struct {
-	mu   sync.Mutex
-	rows []verdict
-}
-
-var attacks results // filled by the tests, written when all are over
-
-func (r *results) add(t *testing.T, v verdict) {
-	t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.rows = append(r.rows, v)
-	if !v.Blocked {
-		t.Errorf("%s/%s: %s", v.Group, v.Name, v.Detail)
-	}
-}
-
-// report writes the file that the environment variable names, a row a line.
-func (r *results) report() error {
-	path := os.Getenv("ATOLL_ATTACK_JSON")
-	if path == "" || len(r.rows) == 0 { // the process that starts the one in the namespace has none
-		return nil
-	}
-	var lines []string
-	for _, v := range r.rows {
-		b, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		lines = append(lines, "  "+string(b))
-	}
-	return os.WriteFile(path, []byte("[\n"+strings.Join(lines, ",\n")+"\n]\n"), 0o644)
-}
+var attacks results.Verdicts // filled by the tests, written when all are over
 
 // TestAttacks runs every attack that leaves the sandboxes as they are, all in
 // one world.
@@ -276,7 +236,7 @@ func TestAttacks(t *testing.T) {
 			}
 			seen[a.group+"/"+a.name] = true
 			i++
-			attacks.add(t, f.try(i, a))
+			attacks.Add(t, f.try(i, a))
 		}
 	}
 }

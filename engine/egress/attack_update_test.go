@@ -27,7 +27,7 @@ import (
 func TestAttacksOnUpdates(t *testing.T) {
 	f := newField(t)
 	for i, a := range updateAttacks() {
-		attacks.add(t, f.try(300+i, a))
+		attacks.Add(t, f.try(300+i, a))
 	}
 }
 
@@ -367,7 +367,7 @@ func TestAttacksOnLifecycle(t *testing.T) {
 			return f.send(s, udp4(s, evil4, 9, mark), udp4(s, good4, 9, mark), tcp4(s, evil4, 443, flagSYN, mark), udp6(s, good6, 9, mark), udp4(s, f.victim.Addr4.String(), 9, mark), udp4(s, metadata4, 9, mark))
 		}},
 	} {
-		attacks.add(t, f.try(400+i, a))
+		attacks.Add(t, f.try(400+i, a))
 	}
 }
 

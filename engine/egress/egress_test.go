@@ -39,7 +39,7 @@ import (
 
 func TestMain(m *testing.M) {
 	code := networktest.Main(m)
-	if err := attacks.report(); err != nil {
+	if err := attacks.Report(); err != nil {
 		fmt.Fprintln(os.Stderr, "write the attacks' results:", err)
 		code = max(code, 1)
 	}

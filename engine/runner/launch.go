@@ -161,6 +161,7 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 		}
 		go func() { saved <- in.save(true) }()
 	}
+	r.traceBegin(ctx, in)
 	err = r.cfg.Driver.Start(ctx, in.handle())
 	if serr := <-saved; err == nil {
 		err = serr
@@ -168,6 +169,7 @@ func (r *Runner) bringUp(ctx context.Context, in *instance, sw *stopwatch) error
 	if err != nil {
 		return err
 	}
+	r.traceStarted(ctx, in)
 	sw.mark("start")
 	r.cfg.Checkpoint("start")
 	if l.Sandbox != "" {
@@ -303,6 +305,7 @@ func (r *Runner) unmake(ctx context.Context, in *instance) error {
 	if err != nil {
 		return err // the mounts below are in use
 	}
+	r.traceEnd(in)
 	if err := r.release(ctx, h); err != nil {
 		return err
 	}

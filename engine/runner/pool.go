@@ -308,6 +308,7 @@ func (r *Runner) bind(ctx context.Context, in *instance, l engine.Launch, sw *st
 		}
 	}
 	sw.mark("name")
+	r.traceBind(in)
 	err = in.tb.SetIdentity(ctx, identity(l, trust))
 	sw.mark("identity")
 	return err

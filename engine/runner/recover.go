@@ -87,6 +87,8 @@ func (r *Runner) adopt(ctx context.Context, in *instance, boot string) bool {
 		in.rec.Phase = phaseStopping // the host was restarted
 	}
 	if running {
+		r.traceBegin(ctx, in)
+		r.traceStarted(ctx, in)
 		r.log.Info("adopted", "sandbox", in.rec.Sandbox, "instance", in.rec.ID)
 	}
 	return running

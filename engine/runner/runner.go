@@ -79,6 +79,7 @@ type Config struct {
 	Images   Images
 	Confiner Confiner            // nil: the host cannot enforce rules about programs and files
 	Seals    Seals               // nil: the host cannot put secrets into traffic
+	Traces   Traces              // nil: the host cannot tell what processes do
 	Pool     []engine.PoolTarget // warm members to keep, whatever SetPools says
 	// Parallel is how many cold creates run at once; 0 means two a core.
 	Parallel int

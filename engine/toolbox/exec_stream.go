@@ -51,7 +51,7 @@ func (t *Toolbox) streamExec(w http.ResponseWriter, r *http.Request) error {
 		x.fail(err)
 		return nil
 	}
-	c := process.Command{Script: q.Command, Argv: q.Argv, Cwd: q.Cwd, Env: withCall(r, q.Env), User: q.User, Login: q.Login}
+	c := process.Command{Script: q.Command, Argv: q.Argv, Cwd: q.Cwd, Env: withCall(r, q.Env), User: q.User, Login: q.Login, Call: process.CallOf(r.Context())}
 	if q.TTY {
 		x.terminal(t.runner, c, q.Cols, q.Rows, cancel)
 	} else {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/atoll-sh/atoll/engine/toolbox/process"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
 
@@ -115,6 +116,9 @@ func (t *Toolbox) wrap(rt route) http.Handler {
 		}
 		if rt.kind != quiet {
 			defer t.activity.begin(rt.kind == work)()
+		}
+		if call := r.Header.Get(callHeader); call != "" {
+			r = r.WithContext(process.WithCall(r.Context(), call))
 		}
 		w2 := &writer{ResponseWriter: w}
 		defer t.recover(w2, r)

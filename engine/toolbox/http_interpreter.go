@@ -11,6 +11,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/atoll-sh/atoll/engine/toolbox/interpreter"
+	"github.com/atoll-sh/atoll/engine/toolbox/process"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
 
@@ -33,7 +34,7 @@ func (t *Toolbox) createContext(w http.ResponseWriter, r *http.Request) error {
 	if err := readJSON(w, r, &q); err != nil {
 		return err
 	}
-	c, err := t.contexts.Create(q)
+	c, err := t.contexts.Create(q, process.CallOf(r.Context()))
 	if err != nil {
 		return err
 	}

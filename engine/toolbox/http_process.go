@@ -37,7 +37,7 @@ const callHeader = "X-Atoll-Call"
 // withCall tells a process by which call it was begun. What the caller set
 // itself stays.
 func withCall(r *http.Request, env map[string]string) map[string]string {
-	call := r.Header.Get(callHeader)
+	call := process.CallOf(r.Context())
 	if call == "" || env["ATOLL_CALL"] != "" {
 		return env
 	}

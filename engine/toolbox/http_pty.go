@@ -26,7 +26,7 @@ func (t *Toolbox) createPTY(w http.ResponseWriter, r *http.Request) error {
 	if err := readJSON(w, r, &q); err != nil {
 		return err
 	}
-	s, err := t.ptys.Create(q)
+	s, err := t.ptys.Create(q, process.CallOf(r.Context()))
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (t *Toolbox) createConnectPTY(w http.ResponseWriter, r *http.Request) error
 	if !isUpgrade(r) {
 		return wire.BadRequest("this call needs a WebSocket")
 	}
-	s, err := t.ptys.Create(q)
+	s, err := t.ptys.Create(q, process.CallOf(r.Context()))
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/atoll-sh/atoll/engine/toolbox/process"
 	"github.com/atoll-sh/atoll/engine/toolbox/session"
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
@@ -22,7 +23,7 @@ func (t *Toolbox) createSession(w http.ResponseWriter, r *http.Request) error {
 	if err := readJSON(w, r, &q); err != nil {
 		return err
 	}
-	if err := t.sessions.Create(q.SessionID); err != nil {
+	if err := t.sessions.Create(q.SessionID, process.CallOf(r.Context())); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusCreated)
@@ -53,7 +54,7 @@ func (t *Toolbox) sessionExecute(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	async := q.RunAsync || q.Async
-	c, err := t.sessions.Execute(r.PathValue("session"), q.Command, async, !q.SuppressInputEcho)
+	c, err := t.sessions.Execute(r.PathValue("session"), q.Command, async, !q.SuppressInputEcho, process.CallOf(r.Context()))
 	if err != nil {
 		return err
 	}

@@ -115,6 +115,7 @@ func New(c Config) (*Toolbox, error) {
 	t := &Toolbox{config: c, started: time.Now().UTC(), log: c.Log, activity: newActivity(), cpu: newCPUMeter()}
 	t.closing, t.close = context.WithCancel(context.Background())
 	t.table = process.NewTable(c.Init)
+	t.table.Calls = process.NewCalls(c.Socket)
 	users := process.NewUsers(c.EtcDir)
 	t.runner = process.NewRunner(process.NewSpace(t.table, users, c.User, c.WorkDir, c.Env))
 	t.ptys = pty.NewManager(t.runner)

@@ -104,6 +104,9 @@ func sandboxParam(r *http.Request) string {
 	return name
 }
 
+// maxCall bounds the id of a call.
+const maxCall = 64
+
 // activityQuery reads what records are wanted. Times are RFC 3339.
 func activityQuery(v url.Values) (q engine.ActivityQuery, err error) {
 	kinds := list(v["kind"])
@@ -112,6 +115,9 @@ func activityQuery(v url.Values) (q engine.ActivityQuery, err error) {
 	}
 	for _, k := range kinds {
 		q.Kinds = append(q.Kinds, engine.ActivityKind(k))
+	}
+	if q.Call = v.Get("call"); len(q.Call) > maxCall {
+		return q, engine.Errorf(engine.KindInvalid, "call is no id of a call")
 	}
 	for name, to := range map[string]*time.Time{"since": &q.Since, "until": &q.Until} {
 		if text := v.Get(name); text != "" {

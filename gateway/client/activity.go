@@ -49,6 +49,9 @@ func activityValues(q engine.ActivityQuery) url.Values {
 	for _, k := range q.Kinds {
 		v.Add("kind", string(k))
 	}
+	if q.Call != "" {
+		v.Set("call", q.Call)
+	}
 	for name, t := range map[string]time.Time{"since": q.Since, "until": q.Until} {
 		if !t.IsZero() {
 			v.Set(name, t.UTC().Format(time.RFC3339Nano))

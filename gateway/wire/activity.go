@@ -1,10 +1,14 @@
 package wire
 
 import (
+	"cmp"
 	"net/netip"
+	"path"
+	"strconv"
 	"strings"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/activity/tree"
 )
 
 // ActivityPage is records of a ledger, oldest first.
@@ -43,8 +47,11 @@ func OCSF(r engine.ActivityRecord) map[string]any {
 	if r.Kind == engine.ActivityDeny || r.Kind == engine.ActivityCut || r.Verdict == "deny" {
 		e["status_id"], e["severity_id"], e["action_id"], e["disposition_id"] = 2, 3, 2, 2
 	}
-	put(e, "message", strings.TrimSpace(r.Operation+" "+r.Detail))
+	put(e, "message", tree.Line(r))
 	put(e, "status_detail", r.Reason)
+	if r.Process != "" && class != ocsfAPI {
+		e["actor"] = map[string]any{"process": ocsfProcessOf(r)}
+	}
 	if r.Rule != "" {
 		e["firewall_rule"] = map[string]any{"name": r.Rule}
 	}
@@ -56,18 +63,73 @@ func OCSF(r engine.ActivityRecord) map[string]any {
 	case ocsfNetwork:
 		e["src_endpoint"], e["dst_endpoint"] = endpoint(r.Local, ""), endpoint(r.Remote, r.Host)
 		e["traffic"] = map[string]any{"bytes_out": r.Sent, "bytes_in": r.Received}
-		e["connection_info"] = map[string]any{"protocol_name": r.Protocol, "direction_id": direction(r)}
+		e["connection_info"] = map[string]any{"protocol_name": r.Protocol, "protocol_num": protocolNumber(r.Protocol), "direction_id": direction(r)}
 	case ocsfDNS:
 		e["query"] = map[string]any{"hostname": r.Host}
+		e["query_time"] = r.Time.UnixMilli()
 		e["src_endpoint"] = map[string]any{"uid": r.Sandbox}
 	case ocsfProcess:
-		e["process"] = map[string]any{"uid": r.Process, "cmd_line": r.Detail}
-		e["actor"] = map[string]any{"process": map[string]any{"uid": r.Process}}
+		// Who began it is the actor; the parent is all that is known of that one.
+		e["actor"] = map[string]any{"process": map[string]any{"uid": r.Parent}}
+		e["process"] = ocsfProcessOf(r)
+		if r.Kind == engine.ActivityExit {
+			e["exit_code"] = r.Code
+		}
+		if r.Kind == engine.ActivityPrivilege {
+			e["actor"] = map[string]any{"process": ocsfProcessOf(r)}
+		}
 	case ocsfFile:
-		e["file"] = map[string]any{"path": r.Detail}
-		e["actor"] = map[string]any{"process": map[string]any{"uid": r.Process}}
+		from, to, moved := strings.Cut(r.Detail, " → ")
+		e["file"] = ocsfFileOf(from)
+		if moved {
+			e["file_result"] = ocsfFileOf(to)
+		}
 	}
 	return e
+}
+
+// ocsfProcessOf is the process of a record.
+func ocsfProcessOf(r engine.ActivityRecord) map[string]any {
+	p := map[string]any{"uid": r.Process}
+	if r.PID > 0 {
+		p["pid"] = r.PID
+	}
+	if r.UID != nil {
+		p["user"] = map[string]any{"uid": strconv.FormatUint(uint64(*r.UID), 10)}
+	}
+	if r.Kind == engine.ActivityExec {
+		put(p, "cmd_line", r.Detail)
+	}
+	if r.Program != "" {
+		p["name"], p["file"] = path.Base(r.Program), ocsfFileOf(r.Program)
+	}
+	if r.Parent != "" {
+		p["parent_process"] = map[string]any{"uid": r.Parent}
+	}
+	return p
+}
+
+// ocsfFileOf is a file, or a directory: the ledger does not tell which.
+func ocsfFileOf(name string) map[string]any {
+	return map[string]any{"path": name, "name": path.Base(name), "type_id": 0}
+}
+
+// protocolNumber is that of IP; -1: not known.
+func protocolNumber(name string) int {
+	switch name {
+	case "icmp":
+		return 1
+	case "tcp":
+		return 6
+	case "udp":
+		return 17
+	}
+	return -1
+}
+
+// ocsfFileActivities are the activities of the class for what is done to files.
+var ocsfFileActivities = map[string]int{
+	"create": 1, "mkdir": 1, "link": 1, "symlink": 1, "write": 3, "truncate": 3, "delete": 4, "rmdir": 4, "rename": 5,
 }
 
 func put(e map[string]any, key, value string) {
@@ -97,9 +159,12 @@ func ocsfClass(r engine.ActivityRecord) (class, activity int) {
 	case engine.ActivityExit:
 		return ocsfProcess, 2
 	case engine.ActivityPrivilege:
-		return ocsfProcess, 5
+		if strings.HasPrefix(r.Operation, "set") && strings.HasSuffix(r.Operation, "uid") {
+			return ocsfProcess, 5
+		}
+		return ocsfProcess, 99
 	case engine.ActivityFile:
-		return ocsfFile, 99
+		return ocsfFile, cmp.Or(ocsfFileActivities[r.Operation], 99)
 	case engine.ActivityLifecycle:
 		return ocsfLife, 99
 	}

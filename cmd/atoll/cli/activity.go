@@ -13,29 +13,33 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/atoll-sh/atoll/engine"
+	"github.com/atoll-sh/atoll/engine/activity/tree"
 	"github.com/atoll-sh/atoll/gateway/client"
 )
 
 // activityOptions are the flags of atoll activity.
 type activityOptions struct {
-	follow, verify bool
-	kinds          []string
-	since          time.Duration
-	limit          int
-	head, html     string
+	follow, flat, verify bool
+	kinds                []string
+	call                 string
+	since                time.Duration
+	limit                int
+	head, html           string
 }
 
 func newActivityCommand(a *app) *cobra.Command {
 	var o activityOptions
 	cmd := &cobra.Command{
 		Use: "activity SANDBOX", Short: "Show what a sandbox did",
-		Long: "Shows the newest records of a sandbox's ledger: who asked for what, which names\n" +
-			"it looked up, where it connected to, what was denied. A deleted sandbox is named\n" +
-			"by its id. With --verify the ledger's hash chain is followed to its signed head;\n" +
+		Long: "Shows the newest records of a sandbox's ledger: who asked for what, and below each\n" +
+			"call the processes that it led to, with the files that they wrote, the names that\n" +
+			"they looked up, where they connected to and what was denied. A deleted sandbox is\n" +
+			"named by its id. With --verify the ledger's hash chain is followed to its signed head;\n" +
 			"keep the head that is printed, and give it back with --head to notice later that\n" +
 			"the ledger was put back.",
 		Example: "  atoll activity build --follow\n" +
 			"  atoll activity build --kind deny,dns --since 1h\n" +
+			"  atoll activity build --call 01J9ZK3V6Q8T5W2R7Y4M1N0PXC\n" +
 			"  atoll activity build --verify --head 120:9f86d0…",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.sandboxNames(true),
@@ -46,7 +50,9 @@ func newActivityCommand(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVarP(&o.follow, "follow", "f", false, "go on until interrupted")
 	f.BoolVar(&o.verify, "verify", false, "check that the ledger is what was written")
-	f.StringSliceVar(&o.kinds, "kind", nil, "kinds to show, as call,dns,connect,deny; with commas or repeated")
+	f.BoolVar(&o.flat, "flat", false, "a line for each record as it came, as with --follow")
+	f.StringSliceVar(&o.kinds, "kind", nil, "kinds to show, as call,exec,file,dns,connect,deny; with commas or repeated")
+	f.StringVar(&o.call, "call", "", "only what came of this call")
 	f.DurationVar(&o.since, "since", 0, "only what is newer, as 1h")
 	f.IntVar(&o.limit, "limit", 100, "how many records, at most 1000")
 	f.StringVar(&o.head, "head", "", "with --verify: a head from before, as SEQUENCE:HASH")
@@ -72,7 +78,7 @@ func (a *app) activity(ctx context.Context, name string, o activityOptions) erro
 		}
 		return os.WriteFile(o.html, page, 0o600)
 	}
-	q := engine.ActivityQuery{Limit: o.limit, Newest: true}
+	q := engine.ActivityQuery{Limit: o.limit, Newest: true, Call: o.call}
 	if o.since > 0 {
 		q.Since = time.Now().Add(-o.since)
 	}
@@ -86,6 +92,10 @@ func (a *app) activity(ctx context.Context, name string, o activityOptions) erro
 		}
 		if err != nil {
 			return err
+		}
+		if !o.follow && !o.flat && !a.asJSON() {
+			a.printTree(page.Items)
+			return nil
 		}
 		if err := a.printActivity(page.Items); err != nil || !o.follow {
 			return err
@@ -103,7 +113,7 @@ func (a *app) printActivity(items []engine.ActivityRecord) error {
 			}
 			continue
 		}
-		if _, err := fmt.Fprintf(a.out, "%s  %-9s  %s\n", r.Time.Local().Format("15:04:05.000"), r.Kind, activityText(r)); err != nil {
+		if _, err := fmt.Fprintf(a.out, "%s  %-9s  %s\n", clock(r.Time), r.Kind, activityText(r)); err != nil {
 			return err
 		}
 	}
@@ -113,35 +123,58 @@ func (a *app) printActivity(items []engine.ActivityRecord) error {
 // activityText is one line about a record. What came from a sandbox is quoted
 // where it could mean something to a terminal.
 func activityText(r engine.ActivityRecord) string {
-	var parts []string
-	add := func(format, value string) {
-		if value != "" {
-			parts = append(parts, fmt.Sprintf(format, plain(value)))
+	text := plain(tree.Line(r))
+	if r.PID > 0 {
+		text += fmt.Sprintf("  [process %d]", r.PID)
+	}
+	return text
+}
+
+// printTree writes calls with their processes below them.
+func (a *app) printTree(items []engine.ActivityRecord) {
+	for _, e := range tree.Of(items) {
+		if e.Record != nil {
+			fmt.Fprintf(a.out, "%s  %-9s  %s\n", clock(e.Record.Time), e.Record.Kind, activityText(*e.Record))
+			continue
 		}
+		head := "          …  "
+		what := "a call that is not among these records"
+		if r := e.Call.Record; r != nil {
+			head, what = clock(r.Time)+"  ", plain(tree.Line(*r))
+		}
+		fmt.Fprintf(a.out, "%s%s  (call %s)\n", head, what, plain(e.Call.ID))
+		for _, r := range e.Call.Records {
+			fmt.Fprintf(a.out, "%s%s %s\n", below(0), r.Kind, plain(tree.Line(r)))
+		}
+		e.Call.Walk(a.printProcess)
 	}
-	add("%s", r.Operation)
-	add("%s", r.Detail)
-	add("%s", r.Verdict)
-	add("%s", r.Host)
-	if r.Remote != "" {
-		add("%s", strings.TrimSpace(r.Protocol+" "+r.Remote))
+}
+
+func clock(t time.Time) string { return t.Local().Format("15:04:05.000") }
+
+// below is the margin of what lies so deep below a call.
+func below(depth int) string { return strings.Repeat(" ", 14+2*min(depth, 20)) }
+
+func (a *app) printProcess(p *tree.Process, depth int) {
+	var lines []string
+	for _, r := range p.Programs {
+		lines = append(lines, plain(tree.Line(r)))
 	}
-	if r.Sent+r.Received > 0 {
-		parts = append(parts, fmt.Sprintf("sent %d received %d", r.Sent, r.Received))
+	if len(lines) == 0 {
+		lines = []string{"(what its parent runs)"}
 	}
-	if r.Lost > 0 {
-		parts = append(parts, fmt.Sprintf("%d lost", r.Lost))
+	if p.Exit != nil {
+		lines[len(lines)-1] += "  → " + tree.Outcome(*p.Exit)
 	}
-	if r.From != nil && r.To != nil {
-		parts = append(parts, fmt.Sprintf("from %s to %s", r.From.Local().Format(time.DateTime), r.To.Local().Format(time.DateTime)))
+	for i, l := range lines {
+		if i > 0 {
+			l = "then " + l
+		}
+		fmt.Fprintf(a.out, "%s%d  %s\n", below(depth), p.PID, l)
 	}
-	if r.Rule != "" || r.Reason != "" {
-		parts = append(parts, "("+plain(strings.Trim(r.Rule+": "+r.Reason, ": "))+")")
+	for _, r := range p.Records {
+		fmt.Fprintf(a.out, "%s    %s %s\n", below(depth), r.Kind, plain(tree.Line(r)))
 	}
-	if r.Door != "" {
-		add("by %s", strings.TrimSpace(r.Door+" "+r.Key))
-	}
-	return strings.Join(parts, " ")
 }
 
 // plain quotes text that holds more than printable characters.

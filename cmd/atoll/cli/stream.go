@@ -35,7 +35,7 @@ const chunk = 128 << 10
 // exec returns the command's exit code. When ctx ends the command is
 // interrupted and may still end by itself.
 func (s *stream) exec(ctx context.Context, rt http.RoundTripper, start toolbox.ExecStart) (int, error) {
-	ws, res, err := websocket.Dial(ctx, "ws://toolbox/internal/exec", &websocket.DialOptions{HTTPClient: &http.Client{Transport: rt}})
+	ws, res, err := websocket.Dial(ctx, "ws://toolbox"+start.Path(), &websocket.DialOptions{HTTPClient: &http.Client{Transport: rt}})
 	if err != nil {
 		return 0, dialError(ctx, res, err)
 	}

@@ -215,3 +215,33 @@ func TestLockHolder(t *testing.T) {
 		t.Error("this test was taken for a server")
 	}
 }
+
+func TestPrintTree(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{out: &out}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
+	a.printTree([]engine.ActivityRecord{
+		{Time: at, Kind: engine.ActivityLifecycle, Operation: "started"},
+		{Time: at, Kind: engine.ActivityCall, Call: "A", Operation: "exec", Detail: "make"},
+		{Kind: engine.ActivityExec, Call: "A", Process: "1", PID: 7, Detail: "sh -c make"},
+		{Kind: engine.ActivityExec, Call: "A", Process: "1", PID: 7, Detail: "make \x1b[2J"},
+		{Kind: engine.ActivityExit, Call: "A", Process: "1", PID: 7, Code: 2},
+		{Kind: engine.ActivityFile, Call: "A", Process: "2", Parent: "1", PID: 8, Operation: "create", Detail: "/x"},
+		{Kind: engine.ActivityDeny, Call: "A", Remote: "192.0.2.1:80"},
+		{Kind: engine.ActivityDeny, Call: "B", Process: "3", PID: 9, Remote: "192.0.2.1:81"},
+	})
+	want := `03:04:05.000  lifecycle  started
+03:04:05.000  exec make  (call A)
+              deny 192.0.2.1:80
+              7  sh -c make
+              7  then "make \x1b[2J"  → exit 2 after 0s
+                8  (what its parent runs)
+                    file create /x
+          …  a call that is not among these records  (call B)
+              9  (what its parent runs)
+                  deny 192.0.2.1:81
+`
+	if d := cmp.Diff(want, out.String()); d != "" {
+		t.Error(d)
+	}
+}

@@ -33,7 +33,12 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(runTests(m))
+	code := runTests(m)
+	if err := attacks.Report(); err != nil {
+		fmt.Fprintln(os.Stderr, "write the attacks' results:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
 }
 
 // shared is one containerd for all tests of the package.

@@ -44,7 +44,7 @@ type Stream struct {
 
 // Stream starts a command whose input and output are streamed. Close ends it.
 func (c *Client) Stream(ctx context.Context, q wire.ExecStart) (*Stream, error) {
-	conn, err := c.dial(ctx, "/internal/exec", nil)
+	conn, err := c.dial(ctx, q.Path(), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -85,8 +85,9 @@ func (m *Manager) newSession(id, cwd string) *session {
 	}
 }
 
-// Create makes a context and starts its interpreter.
-func (m *Manager) Create(q wire.CreateContext) (wire.InterpreterContext, error) {
+// Create makes a context and starts its interpreter, for a call of the server's
+// ledger.
+func (m *Manager) Create(q wire.CreateContext, call string) (wire.InterpreterContext, error) {
 	switch {
 	case q.Language != "" && q.Language != "python":
 		return wire.InterpreterContext{}, wire.BadRequest("language: %.40q is not offered; only python keeps its state", q.Language)
@@ -94,7 +95,7 @@ func (m *Manager) Create(q wire.CreateContext) (wire.InterpreterContext, error) 
 		return wire.InterpreterContext{}, wire.BadRequest("cwd: it holds a NUL byte; remove it")
 	}
 	s := m.newSession(strings.ToLower(rand.Text()), q.Cwd)
-	w, err := start(m.runner, s.info.Cwd)
+	w, err := start(m.runner, s.info.Cwd, call)
 	if err != nil {
 		return wire.InterpreterContext{}, err
 	}
@@ -226,10 +227,12 @@ func (m *Manager) Execute(ctx context.Context, q wire.InterpreterExecute, send f
 	case <-s.deleted:
 		return wire.Errorf(http.StatusNotFound, wire.CodeNotFound, "the interpreter context was deleted")
 	}
-	w, err := m.ready(s)
+	w, err := m.ready(s, process.CallOf(ctx))
 	if err != nil {
 		return err
 	}
+	m.runner.Table.Calls.Tell(w.child.PID, process.CallOf(ctx), 0)
+	defer m.runner.Table.Calls.Tell(w.child.PID, "", 0)
 	t, err := w.begin(q)
 	if err == nil {
 		x := execution{worker: w, turn: t, send: send}
@@ -260,7 +263,7 @@ func check(q wire.InterpreterExecute) (time.Duration, error) {
 }
 
 // ready returns the context's worker, a new one where there is none.
-func (m *Manager) ready(s *session) (*worker, error) {
+func (m *Manager) ready(s *session, call string) (*worker, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
@@ -271,7 +274,7 @@ func (m *Manager) ready(s *session) (*worker, error) {
 	if s.worker != nil && s.worker.alive() {
 		return s.worker, nil
 	}
-	w, err := start(m.runner, s.info.Cwd)
+	w, err := start(m.runner, s.info.Cwd, call)
 	if err != nil {
 		return nil, err
 	}

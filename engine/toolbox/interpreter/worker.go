@@ -56,7 +56,7 @@ type request struct {
 }
 
 // start starts a worker in cwd.
-func start(r *process.Runner, cwd string) (*worker, error) {
+func start(r *process.Runner, cwd, call string) (*worker, error) {
 	spec, err := prepare(r, cwd)
 	if err != nil {
 		return nil, err
@@ -74,6 +74,7 @@ func start(r *process.Runner, cwd string) (*worker, error) {
 		}
 		spec.Files = append(spec.Files, int(theirs[i].Fd())) // Fd makes it a blocking one
 	}
+	spec.Call = call
 	child, err := r.Table.Start(spec)
 	if err != nil {
 		closeAll(ours[:])

@@ -40,6 +40,7 @@ type Command struct {
 	User   string // empty: the default user
 	TTY    bool   // only with Start
 	Login  bool   // with neither Script nor Argv: an interactive login shell
+	Call   string // of the server's ledger, for which it works; Run takes the context's
 }
 
 // StartError tells that a command could not be started; it is the fault of the
@@ -76,6 +77,9 @@ type Input struct {
 func (r *Runner) Run(ctx context.Context, c Command, in Input) (wire.ExecuteResponse, error) {
 	began := time.Now()
 	mark := MarkOOM()
+	if c.Call == "" {
+		c.Call = CallOf(ctx)
+	}
 	p, err := r.Start(c, in.Stdin != "", in.Split)
 	var failed *StartError
 	if errors.As(err, &failed) {
@@ -298,7 +302,7 @@ func (r *Runner) Prepare(c Command) (spec Spec, script int, err error) {
 		return spec, script, &StartError{-1, "cannot use cwd " + c.Cwd + ": " + err.Error()}
 	}
 	env["PWD"] = spec.Dir
-	spec.Cred = u.Credential()
+	spec.Cred, spec.Call = u.Credential(), c.Call
 	if len(c.Argv) > 0 {
 		spec.Argv = c.Argv
 		if spec.Path, err = LookPath(c.Argv[0], spec.Dir, env); err != nil {

@@ -20,6 +20,8 @@ const childOOMScore = "500"
 // Table is the set of children. Exactly one may exist per process when it
 // reaps orphans.
 type Table struct {
+	Calls *Calls // is told of every process; nil: nobody is
+
 	reapAll bool
 	cancel  context.CancelFunc
 	stopped chan struct{}
@@ -38,7 +40,9 @@ type Spec struct {
 	Dir   string
 	Cred  *syscall.Credential // nil: as the toolbox
 	Files []int
-	TTY   bool // file 0 becomes the controlling terminal
+	TTY   bool   // file 0 becomes the controlling terminal
+	Call  string // of the server's ledger, for which it works
+	For   int    // the process for which it works instead; 0: none
 }
 
 // Exit tells how a process ended.
@@ -89,6 +93,7 @@ func NewTable(reapAll bool) *Table {
 func (t *Table) Close() {
 	t.cancel()
 	<-t.stopped
+	t.Calls.Close()
 }
 
 // Len returns the number of running children.
@@ -132,6 +137,7 @@ func (t *Table) Start(s Spec) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.Calls.Tell(pid, s.Call, s.For)
 	c := &Child{PID: pid, table: t, tty: s.TTY, done: make(chan struct{})}
 	if ws, ok := t.early[pid]; ok {
 		delete(t.early, pid)

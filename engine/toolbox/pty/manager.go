@@ -39,6 +39,7 @@ type Session struct {
 
 	mu     sync.Mutex
 	info   wire.PTYInfo
+	call   string    // that made it
 	term   *Terminal // nil: not started
 	killed bool
 }
@@ -48,12 +49,12 @@ func NewManager(r *process.Runner) *Manager {
 	return &Manager{runner: r, named: map[string]*Session{}}
 }
 
-// Create makes a terminal.
-func (m *Manager) Create(q wire.PTYCreate) (*Session, error) {
+// Create makes a terminal, for a call of the server's ledger.
+func (m *Manager) Create(q wire.PTYCreate, call string) (*Session, error) {
 	if err := m.check(&q); err != nil {
 		return nil, err
 	}
-	s := &Session{m: m, info: wire.PTYInfo{
+	s := &Session{m: m, call: call, info: wire.PTYInfo{
 		ID: q.ID, Cols: q.Cols, Rows: q.Rows, Cwd: q.Cwd, Envs: q.Envs,
 		CreatedAt: time.Now().UTC(), LazyStart: q.LazyStart,
 	}}
@@ -202,7 +203,7 @@ func (s *Session) terminal() (*Terminal, error) {
 	if s.killed {
 		return nil, gone()
 	}
-	t, err := start(s.m.runner, process.Command{Login: true, Cwd: s.info.Cwd, Env: s.info.Envs}, s.info.Cols, s.info.Rows, s.ended)
+	t, err := start(s.m.runner, process.Command{Login: true, Cwd: s.info.Cwd, Env: s.info.Envs, Call: s.call}, s.info.Cols, s.info.Rows, s.ended)
 	var failed *process.StartError
 	if errors.As(err, &failed) {
 		return nil, wire.BadRequest("cannot start the shell: %s", failed.Reason)

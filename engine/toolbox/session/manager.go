@@ -56,7 +56,7 @@ func NewManager(r *process.Runner, dir string) (*Manager, error) {
 }
 
 // Create starts a session.
-func (m *Manager) Create(id string) error {
+func (m *Manager) Create(id, call string) error {
 	switch {
 	case id == "":
 		return wire.BadRequest("sessionId: it is empty; choose a name")
@@ -69,7 +69,7 @@ func (m *Manager) Create(id string) error {
 	if err != nil {
 		return err
 	}
-	s, err := start(m.runner, id, dir)
+	s, err := start(m.runner, id, dir, call)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err != nil {
@@ -142,8 +142,8 @@ func (m *Manager) List() []wire.Session {
 	return list
 }
 
-// Execute queues a command; it runs when those before it have ended.
-func (m *Manager) Execute(id, command string, async, echo bool) (*Command, error) {
+// Execute queues a command for a call of the server's ledger; it runs when those before it have ended.
+func (m *Manager) Execute(id, command string, async, echo bool, call string) (*Command, error) {
 	switch {
 	case strings.TrimSpace(command) == "":
 		return nil, wire.BadRequest("command: it is empty; give a shell command line")
@@ -156,7 +156,7 @@ func (m *Manager) Execute(id, command string, async, echo bool) (*Command, error
 	if err != nil {
 		return nil, err
 	}
-	return s.submit(command, async, echo)
+	return s.submit(command, async, echo, call)
 }
 
 // Command finds a command of a session.

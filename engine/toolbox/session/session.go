@@ -39,6 +39,7 @@ type Session struct {
 	gid   int
 	shell string
 	child *process.Child
+	calls *process.Calls
 	stdin *os.File // the shell reads its lines from it
 	codes *os.File // the shell writes "sequence code" lines to it
 	queue chan *Command
@@ -57,6 +58,7 @@ type Command struct {
 	Log   *Log
 	async bool
 	echo  bool
+	call  string // of the server's ledger
 	seq   int
 	done  chan struct{}
 
@@ -131,13 +133,13 @@ func (c *Command) finish(code int) {
 }
 
 // start launches the shell of a new session.
-func start(r *process.Runner, id, dir string) (*Session, error) {
-	spec, _, err := r.Prepare(process.Command{Login: true})
+func start(r *process.Runner, id, dir, call string) (*Session, error) {
+	spec, _, err := r.Prepare(process.Command{Login: true, Call: call})
 	if err != nil {
 		return nil, err
 	}
 	spec.Argv = spec.Argv[:1] // neither interactive nor login: it reads lines from stdin
-	s := &Session{id: id, dir: dir, uid: -1, gid: -1, shell: spec.Argv[0], queue: make(chan *Command, maxQueued)}
+	s := &Session{id: id, dir: dir, uid: -1, gid: -1, shell: spec.Argv[0], calls: r.Table.Calls, queue: make(chan *Command, maxQueued)}
 	if spec.Cred != nil {
 		s.uid, s.gid = int(spec.Cred.Uid), int(spec.Cred.Gid)
 	}
@@ -185,7 +187,7 @@ func (s *Session) launch(t *process.Table, spec process.Spec) error {
 }
 
 // submit queues a command.
-func (s *Session) submit(text string, async, echo bool) (*Command, error) {
+func (s *Session) submit(text string, async, echo bool, call string) (*Command, error) {
 	id := newID()
 	log, err := newLog(filepath.Join(s.dir, id+".log"))
 	if err != nil {
@@ -199,7 +201,7 @@ func (s *Session) submit(text string, async, echo bool) (*Command, error) {
 		return nil, wire.Errorf(http.StatusGone, wire.CodeSessionEnded, "the shell of session %s has exited; delete the session and create a new one", s.id)
 	}
 	s.seq++
-	c := &Command{ID: id, Text: text, Log: log, async: async, echo: echo, seq: s.seq, done: make(chan struct{})}
+	c := &Command{ID: id, Text: text, Log: log, async: async, echo: echo, call: call, seq: s.seq, done: make(chan struct{})}
 	select {
 	case s.queue <- c:
 	default:
@@ -294,6 +296,8 @@ func (s *Session) execute(c *Command, codes <-chan [2]int) {
 
 // feed gives the shell the command and waits for the code.
 func (s *Session) feed(c *Command, t *streams, codes <-chan [2]int) int {
+	s.calls.Tell(s.child.PID, c.call, 0)
+	defer s.calls.Tell(s.child.PID, "", 0)
 	line := s.frame(c, t)
 	write := make(chan struct{})
 	s.wg.Go(func() { defer close(write); _, _ = s.stdin.WriteString(line) })

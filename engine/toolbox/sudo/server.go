@@ -226,7 +226,7 @@ func (s *Server) start(q request, caller unix.Ucred, fds []int) (*process.Child,
 	if q.Login {
 		spec.Argv = append([]string{"-" + spec.Argv[0]}, spec.Argv[1:]...)
 	}
-	spec.Files = fds
+	spec.Files, spec.For = fds, int(caller.Pid)
 	return s.runner.Table.Start(spec)
 }
 

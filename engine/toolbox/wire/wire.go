@@ -3,7 +3,11 @@
 // fields marked "addition" are ours and ignored by other clients.
 package wire
 
-import "time"
+import (
+	"net/url"
+	"strings"
+	"time"
+)
 
 // Dir is the answer of /user-home-dir and /work-dir.
 type Dir struct {
@@ -326,6 +330,25 @@ type ExecStart struct {
 	Subsystem string `json:"subsystem,omitempty"`
 	Cols      int    `json:"cols,omitempty"`
 	Rows      int    `json:"rows,omitempty"`
+}
+
+// maxSaid bounds what a path says of a command.
+const maxSaid = 1 << 10
+
+// Path is where the stream is opened. It says what will run, for the server's
+// ledger, which sees no messages; the toolbox does not look at it.
+func (q ExecStart) Path() string {
+	said := q.Command
+	switch {
+	case said != "":
+	case len(q.Argv) > 0:
+		said = strings.Join(q.Argv, " ")
+	case q.Subsystem != "":
+		said = q.Subsystem
+	default:
+		said = "(login shell)"
+	}
+	return "/internal/exec?command=" + url.QueryEscape(strings.ToValidUTF8(said[:min(len(said), maxSaid)], ""))
 }
 
 // The channels of /internal/exec: the first byte of every binary message.
