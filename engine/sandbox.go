@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -45,6 +46,31 @@ type NetworkPolicy struct {
 	AllowCIDRs       []string `json:"allowCidrs,omitempty"`
 	AllowDomains     []string `json:"allowDomains,omitempty"`
 	OutboundProxyURL string   `json:"outboundProxyUrl,omitempty"`
+	// Grants are what operators allowed on request, beside the lists. A change
+	// of the settings by a user ends them.
+	Grants []NetworkGrant `json:"grants,omitempty"`
+	// Learn opens everything that may be open at all and has names noted. Only
+	// the core sets it, for a while.
+	Learn bool `json:"learn,omitempty"`
+}
+
+// NetworkGrant opens one host or address.
+type NetworkGrant struct {
+	ID       string    `json:"id"` // of the request
+	Host     string    `json:"host,omitempty"`
+	Address  string    `json:"address,omitempty"`
+	Port     uint16    `json:"port,omitempty"` // 0 for a host: 80 and 443 over TCP
+	Protocol string    `json:"protocol,omitempty"`
+	Until    time.Time `json:"until,omitzero"` // zero: for good
+}
+
+// At is the policy without what has expired by now.
+func (p NetworkPolicy) At(now time.Time) NetworkPolicy {
+	expired := func(g NetworkGrant) bool { return !g.Until.IsZero() && !now.Before(g.Until) }
+	if slices.ContainsFunc(p.Grants, expired) {
+		p.Grants = slices.DeleteFunc(slices.Clone(p.Grants), expired)
+	}
+	return p
 }
 
 // Sandbox is one computer for an agent.
@@ -70,9 +96,10 @@ type Sandbox struct {
 	Resources   Resources
 	Lifecycle   Lifecycle
 	Network     NetworkPolicy
-	Error       string // why, when State is error
-	Recoverable bool   // a start may mend the error
-	Parent      string // id of the sandbox this was forked from; may be empty
+	Learning    *Learning // the last time of learning; nil: never
+	Error       string    // why, when State is error
+	Recoverable bool      // a start may mend the error
+	Parent      string    // id of the sandbox this was forked from; may be empty
 	CreatedAt   time.Time
 	UpdatedAt   time.Time
 	LastActive  time.Time
@@ -82,6 +109,21 @@ type Sandbox struct {
 	Timing []Stage
 	// Warm tells whether a pool member was claimed. Set as Timing is.
 	Warm bool
+}
+
+// EnforcedNetwork is what the runner has to enforce at a time.
+func (s *Sandbox) EnforcedNetwork(now time.Time) NetworkPolicy {
+	if s.Learning.Active(now) {
+		return NetworkPolicy{Learn: true, OutboundProxyURL: s.Network.OutboundProxyURL}
+	}
+	return s.Network.At(now)
+}
+
+// NetworkOverdue tells whether something that was open for a time is to be
+// closed.
+func (s *Sandbox) NetworkOverdue(now time.Time) bool {
+	l := s.Learning
+	return l != nil && !l.Over && !l.Active(now) || len(s.Network.At(now).Grants) != len(s.Network.Grants)
 }
 
 // Stage is one step of a create, for the waterfall.

@@ -11,4 +11,6 @@ type Services struct {
 	Webhooks   Webhooks
 	Messages   Messages
 	Activity   Activity
+	Access     AccessRequests
+	Learner    Learner
 }

@@ -3,7 +3,6 @@ package core
 import (
 	"context"
 	"maps"
-	"reflect"
 	"time"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -165,9 +164,8 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// updateNetwork writes the new policy and makes the runner enforce it. When
-// the runner fails, the old policy is written back, so that the row says what
-// holds. After a crash in between, reconcile applies the row's policy.
+// updateNetwork makes other settings hold. They stand in place of what was
+// granted, and end a time of learning: whoever sets them means just them.
 func (s sandboxes) updateNetwork(ctx context.Context, ref engine.SandboxRef, u engine.UpdateSandbox) (engine.Sandbox, error) {
 	ctx, sb, end, err := s.change(ctx, ref, opUpdate, limitResize)
 	if err != nil {
@@ -177,19 +175,21 @@ func (s sandboxes) updateNetwork(ctx context.Context, ref engine.SandboxRef, u e
 	if !sb.State.Settled() {
 		return engine.Sandbox{}, inProgress(sb.Name, string(sb.State))
 	}
-	old := sb.Network
-	if err := s.write(ctx, sb, func(row *store.Sandbox) { apply(row, u) }); err != nil {
-		return engine.Sandbox{}, err
-	}
-	if sb.State == engine.StateStarted && !reflect.DeepEqual(old, *u.Network) {
-		err = s.Cluster.Client(sb.Runner).SetNetwork(ctx, sb.ID, *u.Network)
-	}
+	network := *u.Network
+	network.Grants, network.Learn = nil, false
+	u.Network = &network
+	granted := len(sb.Network.Grants) > 0
+	err = s.renetwork(ctx, sb, func(row *store.Sandbox) {
+		apply(row, u)
+		row.Learning = ended(row.Learning, s.Now())
+	})
 	if err != nil {
-		undo := context.WithoutCancel(ctx)
-		if werr := s.write(undo, sb, func(row *store.Sandbox) { row.Network = old }); werr != nil {
-			s.Log.Error("network policy not written back", "sandbox", sb.ID, "error", werr)
-		}
 		return engine.Sandbox{}, cause(ctx, err)
+	}
+	if granted {
+		if err := s.Store.DropGrants(ctx, sb.ID); err != nil {
+			s.Log.Warn("approved requests not forgotten", "sandbox", sb.ID, "error", err)
+		}
 	}
 	s.publish("sandbox.updated", sb, string(sb.State))
 	return s.view(sb), nil

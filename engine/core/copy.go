@@ -155,6 +155,7 @@ func (s snapshots) child(parent *store.Sandbox, name string) *birth {
 		Lifecycle: parent.Lifecycle, Network: parent.Network, Parent: parent.ID,
 		CreatedAt: now, UpdatedAt: now, LastActive: now,
 	}
+	row.Network.Grants = nil // an operator looked at the parent
 	row.Version, row.ForkDisk = 0, forkDisk(id)
 	return &birth{row: row, disk: forkDisk(id), only: parent.Runner}
 }

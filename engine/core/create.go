@@ -250,7 +250,7 @@ func (s sandboxes) launchOn(ctx context.Context, b *birth, runner string) error 
 	if err != nil {
 		return err
 	}
-	l := launch(&b.row, travels)
+	l := launch(&b.row, travels, s.Now())
 	l.Disk, l.Cold = b.disk, b.cold
 	got, err := r.Launch(ctx, l)
 	if err != nil {
@@ -305,11 +305,11 @@ func (s sandboxes) pullFor(ctx context.Context, b *birth, r engine.Runner) error
 }
 
 // launch is all that a runner needs of the row, and of what Core.travels said.
-func launch(sb *store.Sandbox, travels bool) engine.Launch {
+func launch(sb *store.Sandbox, travels bool, now time.Time) engine.Launch {
 	return engine.Launch{
 		Sandbox: sb.ID, Incarnation: sb.Incarnation, Name: sb.Name, Class: sb.Class,
 		Snapshot: sb.Snapshot, Image: sb.Image, ImageDigest: sb.ImageDigest, User: sb.User, WorkDir: sb.WorkDir, Env: environment(sb),
-		Entrypoint: sb.Entrypoint, Labels: sb.Labels, Resources: sb.Resources, Network: sb.Network, Secrets: travels,
+		Entrypoint: sb.Entrypoint, Labels: sb.Labels, Resources: sb.Resources, Network: sb.EnforcedNetwork(now), Secrets: travels,
 	}
 }
 

@@ -102,7 +102,7 @@ func (s sandboxes) start(ctx context.Context, sb *store.Sandbox, watch *stopwatc
 		return false, err
 	}
 	watch.stage("place")
-	got, err := s.Cluster.Client(sb.Runner).Start(ctx, launch(sb, travels))
+	got, err := s.Cluster.Client(sb.Runner).Start(ctx, launch(sb, travels, s.Now()))
 	if err != nil {
 		err = cause(ctx, err)
 		s.unstarted(ctx, sb, &before, err)

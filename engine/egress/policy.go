@@ -10,10 +10,52 @@ import (
 	"github.com/atoll-sh/atoll/policies"
 )
 
-// FromNetwork makes a policy of the lists of the API. Networks are open on
-// every port; names on the web's. Without lists everything is allowed.
+// FromNetwork makes a policy of the lists of the API, and of what was granted
+// beside them. Networks are open on every port; names on the web's. Without
+// lists everything is allowed.
 func FromNetwork(n engine.NetworkPolicy) (*policies.Policy, error) {
+	p, err := fromLists(n)
+	if err != nil || p.Egress.Default == policies.Allow {
+		return p, err
+	}
+	for _, g := range n.Grants {
+		r, err := fromGrant(g)
+		if err != nil {
+			return nil, err
+		}
+		p.Egress.Rules = append(p.Egress.Rules, r)
+	}
+	return p, nil
+}
+
+// fromGrant makes a rule that is named after the request.
+func fromGrant(g engine.NetworkGrant) (policies.EgressRule, error) {
+	r := policies.EgressRule{Name: "access/" + g.ID, Verdict: policies.Allow}
+	if g.Port != 0 || g.Protocol == string(policies.ICMP) {
+		r.Ports = []policies.Ports{{Protocol: policies.Protocol(g.Protocol), First: g.Port, Last: g.Port}}
+	}
+	if g.Host != "" {
+		host, err := policies.ParseHost(g.Host)
+		if err != nil {
+			return r, engine.Errorf(engine.KindInvalid, "request %s: %v", g.ID, err)
+		}
+		r.Hosts = []policies.Host{host}
+		return r, nil
+	}
+	a, err := netip.ParseAddr(g.Address)
+	if err != nil || a.Is4In6() || len(r.Ports) == 0 {
+		return r, engine.Errorf(engine.KindInvalid, "request %s is about no address and port", g.ID)
+	}
+	r.Networks = []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}
+	return r, nil
+}
+
+func fromLists(n engine.NetworkPolicy) (*policies.Policy, error) {
 	p := &policies.Policy{Name: "network", Egress: policies.Egress{Default: policies.Deny}}
+	if n.Learn {
+		p.Egress.Default = policies.Allow
+		return p, nil
+	}
 	if n.BlockAll {
 		return p, nil
 	}

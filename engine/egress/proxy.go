@@ -278,6 +278,9 @@ func (p *proxy) refused(c *conn, host string, err error) {
 	if errors.As(err, &by) {
 		r.Host, r.Rule, r.Reason = by.host, by.decision.Rule, by.decision.Reason
 	}
+	if r.Host == "" { // then the address is all there is to allow
+		r.Remote = c.to.String()
+	}
 	p.filter.tell(c.slot, r)
 }
 

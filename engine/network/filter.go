@@ -120,7 +120,7 @@ func (m *Manager) applyFilter(s Slot, p engine.NetworkPolicy) error {
 	if m.filter != nil {
 		return m.filter.Apply(s, p)
 	}
-	if len(p.AllowCIDRs) > 0 || len(p.AllowDomains) > 0 {
+	if len(p.AllowCIDRs)+len(p.AllowDomains)+len(p.Grants) > 0 || p.Learn {
 		return engine.Errorf(engine.KindUnsupported, "this host cannot enforce network allow lists").
 			WithHint("use networkBlockAll, or allow all by leaving the lists empty; atoll doctor says what the kernel lacks")
 	}

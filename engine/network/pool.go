@@ -102,7 +102,7 @@ func (m *Manager) Apply(_ context.Context, s Slot, p engine.NetworkPolicy) error
 	if err := m.applyFilter(s, p); err != nil {
 		return errors.Join(err, m.block(s))
 	}
-	if p.BlockAll {
+	if p.BlockAll && len(p.Grants) == 0 {
 		return m.block(s)
 	}
 	if err := m.table.allow(s); err != nil {
