@@ -42,7 +42,7 @@ func auditTargets() map[string]string {
 	return map[string]string{
 		"api-keys": "api_key", "sandbox": "sandbox", "snapshots": "snapshot", "volumes": "volume", "secret": "secret",
 		"organizations": "organization", "docker-registry": "docker_registry", "warm-pools": "warm_pool", "regions": "region",
-		"runners": "runner", "users": "user",
+		"runners": "runner", "users": "user", "access-requests": "access_request",
 	}
 }
 
@@ -104,6 +104,9 @@ func auditNames() map[string][2]string {
 		"POST /sandbox/{sandboxIdOrName}/ports/{port}/signed-preview-url/{token}/expire": {"update", "sandbox"},
 		"DELETE /sandbox/{sandboxIdOrName}/ssh-access":                                   {"revoke_ssh_access", "sandbox"},
 		"PUT /sandbox/{sandboxIdOrName}/labels":                                          {"replace_labels", "sandbox"},
+		"POST /access-requests/{requestId}/approve":                                      {"approve", "access_request"},
+		"POST /access-requests/{requestId}/deny":                                         {"deny", "access_request"},
+		"DELETE /sandbox/{sandboxIdOrName}/learn":                                        {"finish_learning", "sandbox"},
 		"PUT /sandbox/{sandboxIdOrName}/secrets":                                         {"update_secrets", "sandbox"},
 	}
 	for path, action := range map[string]string{
@@ -111,7 +114,7 @@ func auditNames() map[string][2]string {
 		"snapshot": "snapshot", "fork": "fork", "public/{isPublic}": "update_public_status", "archive": "archive",
 		"autostop/{interval}": "set_auto_stop_interval", "autopause/{interval}": "set_auto_pause_interval", "ttl/{ttlMinutes}": "set_ttl",
 		"autoarchive/{interval}": "set_auto_archive_interval", "autodelete/{interval}": "set_auto_delete_interval",
-		"network-settings": "update_network_settings", "ssh-access": "create_ssh_access",
+		"network-settings": "update_network_settings", "learn": "learn", "ssh-access": "create_ssh_access",
 	} {
 		names["POST /sandbox/{sandboxIdOrName}/"+path] = [2]string{action, "sandbox"}
 	}
