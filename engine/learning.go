@@ -46,8 +46,10 @@ type LessonOptions struct {
 // Learn and Finish need write:sandboxes.
 type Learner interface {
 	// Learn opens a started sandbox's network from now on for d. While it is
-	// open, it moves the end only, so a caller who may vanish renews it.
-	Learn(ctx context.Context, p Principal, ref SandboxRef, d time.Duration) (Lesson, error)
+	// open, it moves the end only, so a caller who may vanish renews it. With
+	// since, which a Lesson told, it does nothing but that, and is a conflict
+	// when that time of learning has ended.
+	Learn(ctx context.Context, p Principal, ref SandboxRef, d time.Duration, since time.Time) (Lesson, error)
 	// Lesson is KindNotFound for a sandbox that never learned.
 	Lesson(ctx context.Context, ref SandboxRef, o LessonOptions) (Lesson, error)
 	// Finish puts the settings back, if they are not yet.

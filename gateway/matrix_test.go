@@ -270,7 +270,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(w.hooks.Close)
 	agents, err := mcp.New(
-		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector(), Activity: w.Activity()},
+		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector(), Activity: w.Activity(), Denials: w.Access()},
 		mcp.Options{Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) }})
 	if err != nil {
 		t.Fatal(err)

@@ -67,7 +67,7 @@ func serveMCP(cmd *cobra.Command, o mcpOptions) error {
 		return err
 	}
 	s, err := mcp.New(
-		mcp.Backend{Sandboxes: c.Sandboxes(), Snapshots: c.Snapshots(), Toolboxes: c.Toolboxes(), Inspector: c.Inspector(), Previews: c, Activity: c.Activity()},
+		mcp.Backend{Sandboxes: c.Sandboxes(), Snapshots: c.Snapshots(), Toolboxes: c.Toolboxes(), Inspector: c.Inspector(), Previews: c, Activity: c.Activity(), Denials: c.Access()},
 		mcp.Options{Version: version, Log: log, Sets: o.toolsets, ReadOnly: o.readOnly})
 	if err != nil {
 		return err

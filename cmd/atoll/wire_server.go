@@ -208,7 +208,7 @@ func (s *server) openGateway(ctx context.Context) error {
 	agents, err := mcp.New(
 		mcp.Backend{
 			Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(), Inspector: s.core.Inspector(),
-			Previews: urls, Activity: s.core.Activity(),
+			Previews: urls, Activity: s.core.Activity(), Denials: s.core.Access(),
 		},
 		mcp.Options{
 			Version: version, Log: s.log, SessionKey: sessionKey[:],

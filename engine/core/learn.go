@@ -39,7 +39,7 @@ func ended(l *engine.Learning, now time.Time) *engine.Learning {
 
 // Learn opens the network. The row is written first, with its end, so that
 // whatever dies, reconcile closes it again.
-func (l learner) Learn(ctx context.Context, p engine.Principal, ref engine.SandboxRef, d time.Duration) (engine.Lesson, error) {
+func (l learner) Learn(ctx context.Context, p engine.Principal, ref engine.SandboxRef, d time.Duration, since time.Time) (engine.Lesson, error) {
 	if err := firstError(engine.Authorize(p, engine.WriteSandboxes, ""), checkLearning(d)); err != nil {
 		return engine.Lesson{}, err
 	}
@@ -56,7 +56,12 @@ func (l learner) Learn(ctx context.Context, p engine.Principal, ref engine.Sandb
 	}
 	now := l.Now().UTC()
 	next := engine.Learning{Since: now, Until: now.Add(d)}
-	if sb.Learning.Active(now) {
+	active := sb.Learning.Active(now)
+	if !since.IsZero() && !(active && sb.Learning.Since.Equal(since)) {
+		return engine.Lesson{}, engine.Errorf(engine.KindConflict, "the time of learning of sandbox %s has ended", sb.Name).
+			WithHint("its network settings may have been changed; begin anew if it shall be open again")
+	}
+	if active {
 		next.Since, next.After = sb.Learning.Since, sb.Learning.After
 	} else if next.After, err = l.lastRecord(ctx, sb.ID); err != nil {
 		return engine.Lesson{}, public(err)

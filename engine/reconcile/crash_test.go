@@ -255,11 +255,11 @@ var changes = map[string]func(ctx context.Context, s *server) error{
 		return err
 	},
 	"learn": func(ctx context.Context, s *server) error {
-		_, err := s.Learner().Learn(ctx, operator, ref("one"), time.Hour)
+		_, err := s.Learner().Learn(ctx, operator, ref("one"), time.Hour, time.Time{})
 		return err
 	},
 	"learn and finish": func(ctx context.Context, s *server) error {
-		if _, err := s.Learner().Learn(ctx, operator, ref("one"), time.Hour); err != nil {
+		if _, err := s.Learner().Learn(ctx, operator, ref("one"), time.Hour, time.Time{}); err != nil {
 			return err
 		}
 		_, err := s.Learner().Finish(ctx, operator, ref("one"), engine.LessonOptions{})

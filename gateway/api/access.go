@@ -60,11 +60,12 @@ func (a *API) denyAccess(ctx context.Context, in *decideInput) (engine.AccessReq
 
 type learnInput struct {
 	SandboxPath
-	Seconds int64 `query:"seconds" required:"true" minimum:"1" maximum:"86400" doc:"from now on"`
+	Seconds int64     `query:"seconds" required:"true" minimum:"1" maximum:"86400" doc:"from now on"`
+	Since   time.Time `query:"since" doc:"as an earlier answer told: prolong that time of learning, and begin none"`
 }
 
 func (a *API) learn(ctx context.Context, in *learnInput) (engine.Lesson, error) {
-	return a.Services.Learner.Learn(ctx, caller(ctx), ref(ctx, in.Sandbox), time.Duration(in.Seconds)*time.Second)
+	return a.Services.Learner.Learn(ctx, caller(ctx), ref(ctx, in.Sandbox), time.Duration(in.Seconds)*time.Second, in.Since)
 }
 
 type lessonInput struct {

@@ -68,8 +68,12 @@ func (c *Client) Learner() engine.Learner { return learner{c} }
 
 type learner struct{ c *Client }
 
-func (l learner) Learn(ctx context.Context, _ engine.Principal, ref engine.SandboxRef, d time.Duration) (engine.Lesson, error) {
-	return l.do(ctx, http.MethodPost, ref, url.Values{"seconds": {seconds(d)}})
+func (l learner) Learn(ctx context.Context, _ engine.Principal, ref engine.SandboxRef, d time.Duration, since time.Time) (engine.Lesson, error) {
+	v := url.Values{"seconds": {seconds(d)}}
+	if !since.IsZero() {
+		v.Set("since", since.UTC().Format(time.RFC3339Nano))
+	}
+	return l.do(ctx, http.MethodPost, ref, v)
 }
 
 func (l learner) Lesson(ctx context.Context, ref engine.SandboxRef, o engine.LessonOptions) (engine.Lesson, error) {

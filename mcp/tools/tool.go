@@ -27,7 +27,7 @@ const (
 // Sets lists the names a client may ask for.
 func Sets() []string { return []string{SetAll, SetCore, SetActivity} }
 
-// Backend is what the tools work on. Inspector and Activity may be nil.
+// Backend is what the tools work on. Inspector, Activity and Denials may be nil.
 type Backend struct {
 	Sandboxes engine.Sandboxes
 	Snapshots engine.Snapshots
@@ -35,6 +35,7 @@ type Backend struct {
 	Inspector engine.Inspector
 	Previews  Previews
 	Activity  engine.Activity
+	Denials   Denials
 }
 
 // Previews makes URLs of ports. A signed one opens its port to whoever has it.

@@ -14,13 +14,13 @@ import (
 
 func newPolicyCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "policy", Aliases: []string{"policies"}, Short: "Check and test policy documents",
+		Use: "policy", Aliases: []string{"policies"}, Short: "Check, test and learn policy documents",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return usagef("policy needs one of check, test and explain")
+			return usagef("policy needs one of check, test, explain and learn")
 		},
 	}
-	cmd.AddCommand(newPolicyCheckCommand(a), newPolicyTestCommand(a), newPolicyExplainCommand(a))
+	cmd.AddCommand(newPolicyCheckCommand(a), newPolicyTestCommand(a), newPolicyExplainCommand(a), newPolicyLearnCommand(a))
 	return cmd
 }
 
