@@ -64,11 +64,20 @@ type NetworkGrant struct {
 	Until    time.Time `json:"until,omitzero"` // zero: for good
 }
 
+// Settings is the part of the policy that callers set.
+func (p NetworkPolicy) Settings() NetworkPolicy {
+	p.Grants, p.Learn = nil, false
+	return p
+}
+
 // At is the policy without what has expired by now.
 func (p NetworkPolicy) At(now time.Time) NetworkPolicy {
 	expired := func(g NetworkGrant) bool { return !g.Until.IsZero() && !now.Before(g.Until) }
 	if slices.ContainsFunc(p.Grants, expired) {
 		p.Grants = slices.DeleteFunc(slices.Clone(p.Grants), expired)
+	}
+	if len(p.Grants) == 0 {
+		p.Grants = nil
 	}
 	return p
 }

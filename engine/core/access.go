@@ -159,7 +159,10 @@ func without(grants []engine.NetworkGrant, id string) []engine.NetworkGrant {
 
 // grant changes what is granted to a sandbox.
 func (c *Core) grant(ctx context.Context, sb *store.Sandbox, grants []engine.NetworkGrant) error {
-	return c.renetwork(ctx, sb, func(row *store.Sandbox) { row.Network.Grants = grants })
+	return c.renetwork(ctx, sb, func(row *store.Sandbox) {
+		row.Network.Grants = grants
+		row.Network = row.Network.At(c.Now())
+	})
 }
 
 // decided writes a decision and tells of it.

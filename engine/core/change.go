@@ -175,8 +175,7 @@ func (s sandboxes) updateNetwork(ctx context.Context, ref engine.SandboxRef, u e
 	if !sb.State.Settled() {
 		return engine.Sandbox{}, inProgress(sb.Name, string(sb.State))
 	}
-	network := *u.Network
-	network.Grants, network.Learn = nil, false
+	network := u.Network.Settings()
 	u.Network = &network
 	granted := len(sb.Network.Grants) > 0
 	err = s.renetwork(ctx, sb, func(row *store.Sandbox) {

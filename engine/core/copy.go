@@ -152,10 +152,9 @@ func (s snapshots) child(parent *store.Sandbox, name string) *birth {
 		State: engine.StateCreating, Desired: engine.DesiredStarted, Incarnation: 1,
 		Target: parent.Target, Snapshot: parent.Snapshot, ImageDigest: parent.ImageDigest, User: parent.User,
 		Env: maps.Clone(parent.Env), Secrets: maps.Clone(parent.Secrets), Labels: maps.Clone(parent.Labels), Resources: parent.Resources,
-		Lifecycle: parent.Lifecycle, Network: parent.Network, Parent: parent.ID,
+		Lifecycle: parent.Lifecycle, Network: parent.Network.Settings(), Parent: parent.ID,
 		CreatedAt: now, UpdatedAt: now, LastActive: now,
 	}
-	row.Network.Grants = nil // an operator looked at the parent
 	row.Version, row.ForkDisk = 0, forkDisk(id)
 	return &birth{row: row, disk: forkDisk(id), only: parent.Runner}
 }
