@@ -42,7 +42,7 @@ func auditTargets() map[string]string {
 	return map[string]string{
 		"api-keys": "api_key", "sandbox": "sandbox", "snapshots": "snapshot", "volumes": "volume", "secret": "secret",
 		"organizations": "organization", "docker-registry": "docker_registry", "warm-pools": "warm_pool", "regions": "region",
-		"runners": "runner", "users": "user", "access-requests": "access_request",
+		"runners": "runner", "users": "user",
 	}
 }
 
@@ -104,8 +104,8 @@ func auditNames() map[string][2]string {
 		"POST /sandbox/{sandboxIdOrName}/ports/{port}/signed-preview-url/{token}/expire": {"update", "sandbox"},
 		"DELETE /sandbox/{sandboxIdOrName}/ssh-access":                                   {"revoke_ssh_access", "sandbox"},
 		"PUT /sandbox/{sandboxIdOrName}/labels":                                          {"replace_labels", "sandbox"},
-		"POST /access-requests/{requestId}/approve":                                      {"approve", "access_request"},
-		"POST /access-requests/{requestId}/deny":                                         {"deny", "access_request"},
+		"POST /access-requests/{requestId}/approve":                                      {"approve_access", "other"},
+		"POST /access-requests/{requestId}/deny":                                         {"deny_access", "other"},
 		"DELETE /sandbox/{sandboxIdOrName}/learn":                                        {"finish_learning", "sandbox"},
 		"PUT /sandbox/{sandboxIdOrName}/secrets":                                         {"update_secrets", "sandbox"},
 	}
