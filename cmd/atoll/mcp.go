@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +24,7 @@ type mcpOptions struct {
 	toolsets []string
 	readOnly bool
 	verbose  bool
+	ask      bool
 }
 
 // newMCPCommand serves agents on stdio and sets them up.
@@ -31,6 +34,7 @@ func newMCPCommand() *cobra.Command {
 	flags := func(cmd *cobra.Command) {
 		cmd.Flags().StringSliceVar(&o.toolsets, "toolsets", nil, "toolsets to offer (default core)")
 		cmd.Flags().BoolVar(&o.readOnly, "read-only", false, "offer only tools that change nothing")
+		cmd.Flags().BoolVar(&o.ask, "ask", false, "ask the user, through an agent that can, whether to allow a host that a command was denied")
 		cmd.Flags().BoolVar(&o.verbose, "verbose", false, "log every call to stderr")
 	}
 	cmd := &cobra.Command{
@@ -68,12 +72,23 @@ func serveMCP(cmd *cobra.Command, o mcpOptions) error {
 	}
 	s, err := mcp.New(
 		mcp.Backend{Sandboxes: c.Sandboxes(), Snapshots: c.Snapshots(), Toolboxes: c.Toolboxes(), Inspector: c.Inspector(), Previews: c, Activity: c.Activity(), Denials: c.Access()},
-		mcp.Options{Version: version, Log: log, Sets: o.toolsets, ReadOnly: o.readOnly})
+		mcp.Options{Version: version, Log: log, Sets: o.toolsets, ReadOnly: o.readOnly, Approve: o.approver(c)})
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	return s.ServeStdio(cmd.Context(), os.Stdin, os.Stdout)
+}
+
+// approver has the server decide, by the key that this process uses.
+func (o mcpOptions) approver(c *client.Client) mcp.Approve {
+	if !o.ask {
+		return nil
+	}
+	return func(ctx context.Context, p engine.Principal, id string, period time.Duration) error {
+		_, err := c.Access().Approve(ctx, p, id, period)
+		return err
+	}
 }
 
 const defaultMCPURL = "http://127.0.0.1:7777"

@@ -28,6 +28,12 @@ func (k *kit) denied(ctx context.Context, a Args, began time.Time) []engine.Acce
 	if err != nil {
 		return nil
 	}
+	for i, r := range all {
+		if k.opt.Ask != nil && r.State == engine.AccessPending {
+			all[i].State = k.opt.Ask(ctx, r)
+			break // one question for a call is enough
+		}
+	}
 	return all
 }
 

@@ -47,6 +47,9 @@ type Previews interface {
 // Options tune the tools.
 type Options struct {
 	Foreground time.Duration // how long sandbox_exec waits; 0: 45 s
+	// Ask lets the agent's user decide about what a command was denied, and
+	// returns what became of the request. nil: nobody is asked.
+	Ask func(ctx context.Context, r engine.AccessRequest) engine.AccessState
 }
 
 // Tool is one thing an agent can ask for.
