@@ -101,10 +101,17 @@ func (a access) Approve(ctx context.Context, p engine.Principal, id string, peri
 			WithHint("allow them by its network settings instead")
 	}
 	grant := engine.NetworkGrant{ID: r.ID, Host: r.Host, Address: r.Address, Port: r.Port, Protocol: r.Protocol, Until: r.Until}
+	before := sb.Network.Grants
 	if err := a.grant(ctx, sb, append(grants, grant)); err != nil {
 		return r, public(cause(ctx, err))
 	}
-	return a.decided(ctx, r, sb)
+	got, err := a.decided(ctx, r, sb)
+	if err != nil {
+		if uerr := a.grant(context.WithoutCancel(ctx), sb, before); uerr != nil {
+			a.Log.Error("a grant was not taken back", "sandbox", sb.ID, "request", r.ID, "error", uerr)
+		}
+	}
+	return got, err
 }
 
 // Deny refuses a request and takes back what was granted for it.
@@ -199,8 +206,11 @@ func (c *Core) renetwork(ctx context.Context, sb *store.Sandbox, change func(*st
 	if err != nil {
 		undo := context.WithoutCancel(ctx)
 		werr := c.write(undo, sb, func(row *store.Sandbox) { row.Network, row.Learning = old, oldLearning })
+		if werr == nil { // one that refused a policy may have closed everything
+			werr = c.Cluster.Client(sb.Runner).SetNetwork(undo, sb.ID, enforced)
+		}
 		if werr != nil {
-			c.Log.Error("network policy not written back", "sandbox", sb.ID, "error", werr)
+			c.Log.Error("network policy not put back", "sandbox", sb.ID, "error", werr)
 		}
 	}
 	return err

@@ -55,7 +55,7 @@ func TestDenialsBecomeRequests(t *testing.T) {
 	}{
 		{denied(sb.ID, "Example.TEST."), "example.test"},
 		{flow("example.test", ":443", "tcp", "egress/default"), "example.test:443"},
-		{flow("192.0.2.9", ":80", "tcp", "egress/default"), "192.0.2.9:80"},
+		{flow("192.0.2.8", "192.0.2.9:80", "tcp", "egress/default"), "192.0.2.9:80"},
 		{flow("good.example", "198.51.100.7:9000", "tcp", "default"), "good.example:9000"},
 		{flow("", "192.0.2.9:53", "udp", "default"), "192.0.2.9:53/udp"},
 		{flow("", "[2001:db8::9]:22", "tcp", "default"), "[2001:db8::9]:22"},
@@ -70,6 +70,7 @@ func TestDenialsBecomeRequests(t *testing.T) {
 		{flow("", "169.254.169.254:80", "tcp", "default"), ""},
 		{flow("", "10.0.0.1:80", "tcp", "default"), ""},
 		{flow("", "192.0.2.9", "", "default"), ""},
+		{flow("", "192.0.2.11:443", "udp", ""), ""}, // for what it was, not by a rule
 		{flow("", ":443", "tcp", "default"), ""},
 		{flow("", "192.0.2.9:0", "tcp", "default"), ""},
 		{engine.ActivityRecord{Kind: engine.ActivityConnect, Sandbox: sb.ID, Remote: "192.0.2.10:80", Protocol: "tcp"}, ""},

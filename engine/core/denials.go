@@ -55,7 +55,7 @@ func (c *Core) Observe(r engine.ActivityRecord) {
 // a rule of the policy, about a proper name or an address of the internet.
 func deniedTarget(r engine.ActivityRecord) (engine.AccessRequest, bool) {
 	d := engine.AccessRequest{SandboxID: r.Sandbox, Rule: r.Rule, Reason: r.Reason, Call: r.Call, Protocol: r.Protocol, State: engine.AccessPending}
-	if r.Inbound || r.Sandbox == "" || refusedForGood(r.Rule) || r.Kind == engine.ActivityDeny && r.Protocol == "" {
+	if r.Inbound || r.Sandbox == "" || r.Rule == "" || refusedForGood(r.Rule) || r.Kind == engine.ActivityDeny && r.Protocol == "" {
 		return d, false
 	}
 	host, port := r.Host, ""
@@ -69,8 +69,8 @@ func deniedTarget(r engine.ActivityRecord) (engine.AccessRequest, bool) {
 	} else if n, err := strconv.ParseUint(port, 10, 16); err == nil {
 		d.Port = uint16(n)
 	}
-	if a, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil { // a request may name an address
-		host, d.Address = "", a.Unmap().String()
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		host = "" // a request may name an address; where it went counts
 	}
 	if host != "" {
 		name, err := policies.CanonicalName(host)

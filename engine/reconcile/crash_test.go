@@ -176,7 +176,7 @@ func (s *server) asks(ctx context.Context) string {
 	if err != nil {
 		return ""
 	}
-	s.Observe(engine.ActivityRecord{Kind: engine.ActivityDNS, Sandbox: sb.ID, Host: "example.com", Verdict: "deny"})
+	s.Observe(engine.ActivityRecord{Kind: engine.ActivityDNS, Sandbox: sb.ID, Host: "example.com", Verdict: "deny", Rule: "egress/default"})
 	all, err := s.Access().Requests(ctx, engine.AccessQuery{OrganizationID: org})
 	if err != nil || len(all) != 1 {
 		return ""
