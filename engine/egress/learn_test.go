@@ -17,6 +17,20 @@ import (
 	"github.com/atoll-sh/atoll/policies"
 )
 
+// watch tells of what the filter sees until the test ends.
+func (w *world) watch(tell func(engine.ActivityRecord)) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	watched := make(chan error, 1)
+	go func() { watched <- w.filter.Watch(ctx, func(_ Holding, r engine.ActivityRecord) { tell(r) }) }()
+	w.t.Cleanup(func() { cancel(); must(w.t, <-watched) })
+	for deadline := time.Now().Add(wait); w.filter.teller.Load() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatal("nobody watches")
+		}
+	}
+}
+
 // enforce makes a whole policy hold on a slot.
 func (w *world) enforce(s network.Slot, p *policies.Policy) {
 	w.t.Helper()
@@ -97,22 +111,11 @@ func TestLearnedPolicyReplays(t *testing.T) {
 	w := newWorld(t)
 	var mu sync.Mutex
 	seen := learn.New()
-	ctx, cancel := context.WithCancel(t.Context())
-	watched := make(chan error, 1)
-	go func() {
-		watched <- w.filter.Watch(ctx, func(_ Holding, r engine.ActivityRecord) {
-			mu.Lock()
-			defer mu.Unlock()
-			seen.Add(r)
-		})
-	}()
-	t.Cleanup(func() { cancel(); must(t, <-watched) })
-	for deadline := time.Now().Add(wait); w.filter.teller.Load() == nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("nobody watches")
-		}
-	}
-
+	w.watch(func(r engine.ActivityRecord) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen.Add(r)
+	})
 	s := w.slot(engine.NetworkPolicy{Learn: true})
 	resolve(t, s, "half.example", dnsmessage.TypeA) // looked up only
 	traffic(t, s)
@@ -154,6 +157,37 @@ func TestLearnedPolicyReplays(t *testing.T) {
 	}
 	if got, err := plain(s, good4+":80", "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n"); err == nil && got[:3] == "200" {
 		t.Errorf("HTTP to a host that only had TLS: %q", got)
+	}
+}
+
+// A web connection that names no host is denied by its address, which is what
+// an operator can allow.
+func TestDenialsOfAddressesNameThem(t *testing.T) {
+	w := newWorld(t)
+	told := make(chan engine.ActivityRecord, 64)
+	w.watch(func(r engine.ActivityRecord) {
+		if r.Kind == engine.ActivityDeny {
+			told <- r
+		}
+	})
+	s := w.slot(domains("good.example"))
+	for what, try := range map[string]func() (string, error){
+		evil4 + ":443": func() (string, error) { return get(s, evil4, evil4+":443") }, // without a name in the hello
+		evil4 + ":80": func() (string, error) {
+			return plain(s, evil4+":80", "GET / HTTP/1.1\r\nHost: "+evil4+"\r\n\r\n")
+		},
+	} {
+		if got, err := try(); err == nil && got[:3] == "200" {
+			t.Errorf("%s: got %q", what, got)
+		}
+		select {
+		case r := <-told:
+			if r.Remote != what || r.Rule != "egress/default" || r.Protocol != "tcp" {
+				t.Errorf("%s: told %+v", what, r)
+			}
+		case <-time.After(wait):
+			t.Errorf("%s: nothing was told", what)
+		}
 	}
 }
 
