@@ -21,7 +21,7 @@ type Approve func(ctx context.Context, p engine.Principal, id string, period tim
 const (
 	askPatience = 30 * time.Second // for which a result waits for its user
 	askPeriod   = time.Hour        // for which a yes holds
-	mostAsked   = 256           // of one connection; then a sandbox is only playing
+	mostAsked   = 256              // of one connection; then a sandbox is only playing
 	askPrefix   = "atoll-ask-"     // of the ids of our requests
 	askAllow    = "allow for an hour"
 	askKeep     = "keep it closed"

@@ -104,6 +104,10 @@ func accessID(r engine.AccessRequest) string {
 func (d *denials) add(r engine.AccessRequest, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
 	box := d.boxes[r.SandboxID]
 	if box == nil {
 		if len(d.boxes) >= denialBoxes {
@@ -126,10 +130,6 @@ func (d *denials) add(r engine.AccessRequest, now time.Time) {
 		known.Call = r.Call
 	}
 	known.Count++
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
 }
 
 // since returns what a sandbox was denied from a time on.
@@ -170,6 +170,17 @@ func (d *denials) take(now time.Time) map[string][]engine.AccessRequest {
 	return out
 }
 
+// giveBack keeps what the store did not take for the next denial's turn.
+func (d *denials) giveBack(sandbox string, list []engine.AccessRequest) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range list {
+		if known := d.boxes[sandbox][r.ID]; known != nil {
+			known.Count += r.Count
+		}
+	}
+}
+
 func (d *denials) forget(sandbox string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -205,7 +216,8 @@ func (c *Core) keepDenials(ctx context.Context) {
 	now := c.Now().UTC()
 	for sandbox, list := range c.denials.take(now) {
 		if err := c.keepDenialsOf(context.WithoutCancel(ctx), sandbox, list, now); err != nil {
-			c.Log.Warn("requests for access not stored", "sandbox", sandbox, "error", err)
+			c.denials.giveBack(sandbox, list)
+			c.Log.Warn("requests for access not stored yet", "sandbox", sandbox, "error", err)
 		}
 	}
 }

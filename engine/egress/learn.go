@@ -2,7 +2,6 @@ package egress
 
 import (
 	"bufio"
-	"bytes"
 	"net"
 	"net/http"
 	"net/netip"
@@ -69,5 +68,5 @@ func (p *proxy) noteRequest(c *conn) []byte {
 			p.noteName(c, host)
 		}
 	}
-	return bytes.Clone(rec.read.Bytes())
+	return rec.read.Bytes()
 }

@@ -34,7 +34,7 @@ func full() engine.Sandbox {
 			Grants: []engine.NetworkGrant{{ID: "acc-1", Host: "x.example", Port: 443, Protocol: "tcp", Until: at}},
 		},
 		Learning: &engine.Learning{Since: at, Until: at.Add(1e9), After: 3, Over: true},
-		Error: "why", Recoverable: true, Parent: "p", CreatedAt: at, UpdatedAt: at.Add(1e6), LastActive: at.Add(2e6), StoppedAt: at.Add(3e6),
+		Error:    "why", Recoverable: true, Parent: "p", CreatedAt: at, UpdatedAt: at.Add(1e6), LastActive: at.Add(2e6), StoppedAt: at.Add(3e6),
 	}
 }
 
