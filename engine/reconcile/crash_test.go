@@ -192,6 +192,7 @@ func (noLedger) Owner(string) string          { return "" }
 func (noLedger) Query(context.Context, string, engine.ActivityQuery) (engine.ActivityPage, error) {
 	return engine.ActivityPage{}, nil
 }
+
 func (noLedger) Verify(context.Context, string, *engine.ActivityHead) (engine.ActivityProof, error) {
 	return engine.ActivityProof{}, nil
 }
