@@ -128,14 +128,15 @@ type Image struct {
 
 // Event is one change that watchers are told of.
 type Event struct {
-	ID             string    `json:"id,omitempty"` // ULID; set when it is published
-	Type           string    `json:"type"`         // sandbox.created, sandbox.state.updated, sandbox.desired-state.updated, sandbox.removed, snapshot.created, snapshot.state.updated, snapshot.removed
-	OrganizationID string    `json:"organizationId"`
-	Time           time.Time `json:"time"`
-	Sandbox        *Sandbox  `json:"sandbox,omitempty"`
-	Snapshot       *Snapshot `json:"snapshot,omitempty"`
-	Old            string    `json:"old,omitempty"`
-	New            string    `json:"new,omitempty"`
+	ID             string         `json:"id,omitempty"` // ULID; set when it is published
+	Type           string         `json:"type"`         // sandbox.created, sandbox.state.updated, sandbox.desired-state.updated, sandbox.removed, sandbox.access.requested, sandbox.access.decided, snapshot.created, snapshot.state.updated, snapshot.removed
+	OrganizationID string         `json:"organizationId"`
+	Time           time.Time      `json:"time"`
+	Sandbox        *Sandbox       `json:"sandbox,omitempty"`
+	Snapshot       *Snapshot      `json:"snapshot,omitempty"`
+	Access         *AccessRequest `json:"access,omitempty"`
+	Old            string         `json:"old,omitempty"`
+	New            string         `json:"new,omitempty"`
 }
 
 // Events lets a caller watch changes. The channel closes when ctx ends or the

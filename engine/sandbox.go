@@ -52,10 +52,19 @@ type NetworkPolicy struct {
 	// what either denies is denied. The core fills it in on the way to a
 	// runner; nil: there is none.
 	Policy *policies.Policy `json:"policy,omitempty"`
+	// Grants are what operators allowed on request, beside the lists. A change
+	// of the settings by a user ends them.
+	Grants []NetworkGrant `json:"grants,omitempty"`
+	// Learn opens everything that may be open at all and has names noted. Only
+	// the core sets it, for a while.
+	Learn bool `json:"learn,omitempty"`
 }
 
 // Closed tells whether nothing at all is allowed.
 func (p NetworkPolicy) Closed() bool {
+	if p.Learn || len(p.Grants) > 0 {
+		return false
+	}
 	if p.BlockAll || p.Policy == nil {
 		return p.BlockAll
 	}
@@ -67,7 +76,35 @@ func (p NetworkPolicy) Closed() bool {
 // that it takes more to enforce than to open or to close all.
 func (p NetworkPolicy) NeedsFilter() bool {
 	named := p.Policy != nil && (p.Policy.Egress.Default != policies.Allow || len(p.Policy.Egress.Rules) > 0)
-	return !p.Closed() && (named || len(p.AllowCIDRs) > 0 || len(p.AllowDomains) > 0)
+	return !p.Closed() && (p.Learn || len(p.Grants) > 0 || named || len(p.AllowCIDRs) > 0 || len(p.AllowDomains) > 0)
+}
+
+// NetworkGrant opens one host or address.
+type NetworkGrant struct {
+	ID       string    `json:"id"` // of the request
+	Host     string    `json:"host,omitempty"`
+	Address  string    `json:"address,omitempty"`
+	Port     uint16    `json:"port,omitempty"` // 0 for a host: 80 and 443 over TCP
+	Protocol string    `json:"protocol,omitempty"`
+	Until    time.Time `json:"until,omitzero"` // zero: for good
+}
+
+// Settings is the part of the policy that callers set.
+func (p NetworkPolicy) Settings() NetworkPolicy {
+	p.Grants, p.Learn = nil, false
+	return p
+}
+
+// At is the policy without what has expired by now.
+func (p NetworkPolicy) At(now time.Time) NetworkPolicy {
+	expired := func(g NetworkGrant) bool { return !g.Until.IsZero() && !now.Before(g.Until) }
+	if slices.ContainsFunc(p.Grants, expired) {
+		p.Grants = slices.DeleteFunc(slices.Clone(p.Grants), expired)
+	}
+	if len(p.Grants) == 0 {
+		p.Grants = nil
+	}
+	return p
 }
 
 // Sandbox is one computer for an agent.
@@ -93,10 +130,11 @@ type Sandbox struct {
 	Resources   Resources
 	Lifecycle   Lifecycle
 	Network     NetworkPolicy
-	Policy      string // name of the policy it is under; may be empty
-	Error       string // why, when State is error
-	Recoverable bool   // a start may mend the error
-	Parent      string // id of the sandbox this was forked from; may be empty
+	Policy      string    // name of the policy it is under; may be empty
+	Learning    *Learning // the last time of learning; nil: never
+	Error       string    // why, when State is error
+	Recoverable bool      // a start may mend the error
+	Parent      string    // id of the sandbox this was forked from; may be empty
 	CreatedAt   time.Time
 	UpdatedAt   time.Time
 	LastActive  time.Time
@@ -106,6 +144,21 @@ type Sandbox struct {
 	Timing []Stage
 	// Warm tells whether a pool member was claimed. Set as Timing is.
 	Warm bool
+}
+
+// EnforcedNetwork is what the runner has to enforce at a time.
+func (s *Sandbox) EnforcedNetwork(now time.Time) NetworkPolicy {
+	if s.Learning.Active(now) {
+		return NetworkPolicy{Learn: true, OutboundProxyURL: s.Network.OutboundProxyURL}
+	}
+	return s.Network.At(now)
+}
+
+// NetworkOverdue tells whether something that was open for a time is to be
+// closed.
+func (s *Sandbox) NetworkOverdue(now time.Time) bool {
+	l := s.Learning
+	return l != nil && !l.Over && !l.Active(now) || len(s.Network.At(now).Grants) != len(s.Network.Grants)
 }
 
 // Stage is one step of a create, for the waterfall.

@@ -12,4 +12,6 @@ type Services struct {
 	Messages   Messages
 	Activity   Activity
 	Policies   Policies
+	Access     AccessRequests
+	Learner    Learner
 }

@@ -9,7 +9,7 @@ import (
 // WebhookEvents are the events that webhooks are sent for.
 func WebhookEvents() []string {
 	return []string{
-		"sandbox.created", "sandbox.state.updated",
+		"sandbox.created", "sandbox.state.updated", EventAccessRequested, EventAccessDecided,
 		"snapshot.created", "snapshot.state.updated", "snapshot.removed",
 		"volume.created", "volume.state.updated",
 	}

@@ -99,6 +99,12 @@ func matrix() map[string]row {
 		"GET /sandbox/{sandboxIdOrName}/activity":                {scope: object},
 		"GET /sandbox/{sandboxIdOrName}/activity/report":         {scope: object},
 		"GET /sandbox/{sandboxIdOrName}/activity/verify":         {scope: object},
+		"POST /sandbox/{sandboxIdOrName}/learn":                  {scope: object},
+		"GET /sandbox/{sandboxIdOrName}/learn":                   {scope: object, absent: true},
+		"DELETE /sandbox/{sandboxIdOrName}/learn":                {scope: object, absent: true},
+		"GET /access-requests":                                   {scope: own},
+		"POST /access-requests/{requestId}/approve":              {scope: object},
+		"POST /access-requests/{requestId}/deny":                 {scope: object},
 
 		"POST /sandbox/{sandboxIdOrName}/ssh-access":                                     {scope: object},
 		"DELETE /sandbox/{sandboxIdOrName}/ssh-access":                                   {scope: object},
@@ -285,7 +291,7 @@ func newWorldWith(t *testing.T, change func(*core.Config)) *world {
 	}
 	t.Cleanup(w.hooks.Close)
 	agents, err := mcp.New(
-		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector(), Activity: w.Activity(), Keys: w.Accounts().Keys, Usage: w.Accounts().Organizations, Audit: w.Accounts().Audit},
+		mcp.Backend{Sandboxes: w.Sandboxes(), Snapshots: w.Snapshots(), Toolboxes: w.Toolboxes(), Inspector: w.Inspector(), Activity: w.Activity(), Denials: w.Access(), Keys: w.Accounts().Keys, Usage: w.Accounts().Organizations, Audit: w.Accounts().Audit},
 		mcp.Options{Limit: auth.Count, Principal: func(r *http.Request) (engine.Principal, bool) { return auth.From(r.Context()) }})
 	if err != nil {
 		t.Fatal(err)
@@ -297,7 +303,7 @@ func newWorldWith(t *testing.T, change func(*core.Config)) *world {
 		Shutdown: func() {}, Limits: []engine.RateLimit{many},
 		Services: engine.Services{
 			Secrets: w.Secrets(), Registries: w.Registries(), Catalog: w.Catalog(), WarmPools: w.WarmPools(), History: w.History(),
-			Webhooks: w.hooks, Messages: w.hooks.Messages(), Activity: w.Activity(), Policies: w.Policies(),
+			Webhooks: w.hooks, Messages: w.hooks.Messages(), Activity: w.Activity(), Policies: w.Policies(), Access: w.Access(), Learner: w.Learner(),
 		},
 	})
 	if err != nil {
@@ -364,7 +370,7 @@ func (w *world) expired() string {
 type house struct {
 	organization, sandbox, snapshot, role, invitation string // ids
 	name                                              string // of the organization, the sandbox, the snapshot and a key
-	secret, registry, pool, endpoint, message         string // ids
+	secret, registry, pool, endpoint, message, access string // ids
 	owner, member, guest                              string // keys
 	memberID, ownerID                                 string
 	principal                                         engine.Principal
@@ -447,7 +453,12 @@ func (w *world) furnish(h *house) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	h.secret, h.registry, h.pool, h.endpoint, h.message = sec.ID, reg.ID, pool.ID, e.ID, m.ID
+	w.Observe(engine.ActivityRecord{Kind: engine.ActivityDNS, Sandbox: h.sandbox, Host: h.name + ".example.com", Verdict: "deny", Rule: "egress/default"})
+	asked, err := w.Access().Requests(ctx, engine.AccessQuery{OrganizationID: h.organization})
+	if err != nil || len(asked) != 1 {
+		w.Fatalf("requests for access: %+v, %v", asked, err)
+	}
+	h.secret, h.registry, h.pool, h.endpoint, h.message, h.access = sec.ID, reg.ID, pool.ID, e.ID, m.ID, asked[0].ID
 }
 
 // demolish makes room on the runner for the next house.
@@ -479,6 +490,10 @@ func (h house) paths(o api.Operation) []string {
 	ids, names := o.Path, o.Path
 	if strings.HasSuffix(ids, "/telemetry/metrics") {
 		ids += "?from=2026-01-02T03:04:05Z&to=2026-01-02T03:04:06Z"
+		names = ids
+	}
+	if strings.HasSuffix(ids, "/learn") {
+		ids += "?seconds=60"
 		names = ids
 	}
 	for _, name := range param.FindAllString(o.Path, -1) {
@@ -518,6 +533,8 @@ func (h house) values(o api.Operation, key string) (id, name string) {
 		return "0", "0"
 	case "secretId":
 		return h.secret, h.name
+	case "requestId":
+		return h.access, h.access
 	case "endpointId":
 		return h.endpoint, h.endpoint
 	case "messageId":
@@ -686,7 +703,7 @@ func (w *world) checkStranger(o api.Operation, r row, h house) {
 		return
 	case own:
 		_, _, body := w.expect("a stranger", o, r, h.paths(o)[0], w.stranger, 0)
-		for _, secret := range []string{h.name, h.organization, h.sandbox, h.snapshot, h.secret, h.registry, h.pool} {
+		for _, secret := range []string{h.name, h.organization, h.sandbox, h.snapshot, h.secret, h.registry, h.pool, h.access} {
 			if strings.Contains(body, secret) && !strings.Contains(h.paths(o)[0], secret) {
 				w.Errorf("a stranger is told of %s: %s", secret, body)
 			}
@@ -715,7 +732,7 @@ func (w *world) checkStranger(o api.Operation, r row, h house) {
 // nowhere is a house that does not exist, with names as long.
 func nowhere(h house) house {
 	h.organization, h.sandbox, h.snapshot, h.role, h.invitation, h.memberID = absentID, absentID, absentID, absentID, absentID, absentID
-	h.secret, h.registry, h.pool, h.endpoint, h.message = absentID, absentID, absentID, absentID, absentID
+	h.secret, h.registry, h.pool, h.endpoint, h.message, h.access = absentID, absentID, absentID, absentID, absentID, absentID
 	h.name = "nothing"
 	return h
 }
@@ -725,7 +742,7 @@ var absentID = uuid.NewString()
 // faceless is a refusal without what the caller had named.
 func faceless(p wire.Problem, h house) string {
 	text := fmt.Sprint(p.StatusCode, p.Reason, p.Message, p.Code, p.Kind, p.Hint)
-	for _, name := range []string{h.organization, h.sandbox, h.snapshot, h.role, h.invitation, h.memberID, h.name, h.secret, h.registry, h.pool, h.endpoint, h.message} {
+	for _, name := range []string{h.organization, h.sandbox, h.snapshot, h.role, h.invitation, h.memberID, h.name, h.secret, h.registry, h.pool, h.endpoint, h.message, h.access} {
 		text = strings.ReplaceAll(text, name, "X")
 	}
 	return digits.ReplaceAllString(text, "X")

@@ -53,6 +53,10 @@ type Options struct {
 	// Audit is told of every call of a tool. nil: nobody is.
 	Audit func(ctx context.Context, e engine.AuditEntry)
 
+	// Approve has the user asked, where the client can, whether to allow what a
+	// command was denied. nil: nobody is asked.
+	Approve Approve
+
 	Sets []string // toolsets to offer; empty: core
 	// LocalDirs are the directories of this computer that the toolset local may
 	// copy from and to. Empty: the toolset is empty. Only for stdio.
@@ -105,7 +109,12 @@ func New(b Backend, opt Options) (*Server, error) {
 	if b.Sandboxes == nil || b.Snapshots == nil || b.Toolboxes == nil {
 		return nil, errors.New("mcp: the backend needs sandboxes, snapshots and toolboxes")
 	}
-	kit := tools.New(b, tools.Options{Foreground: opt.Foreground, LocalDirs: opt.LocalDirs})
+	var s *Server
+	o := tools.Options{Foreground: opt.Foreground, LocalDirs: opt.LocalDirs}
+	if opt.Approve != nil {
+		o.Ask = func(ctx context.Context, r engine.AccessRequest) engine.AccessState { return s.ask(ctx, r) }
+	}
+	kit := tools.New(b, o)
 	s, err := newServer(kit.Tools(), opt)
 	if err != nil {
 		return nil, err

@@ -37,6 +37,8 @@ func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) er
 	}
 	defer s.inner.UnregisterSession(context.WithoutCancel(ctx), c.session.SessionID())
 	ctx = c.lines.Context(s.inner.WithContext(ctx, c.session))
+	c.questions = newQuestions(c.session, c.lines.WriteMessage)
+	ctx = context.WithValue(ctx, questionsKey{}, c.questions)
 
 	listen, unlisten := context.WithCancel(ctx)
 	var forward sync.WaitGroup
@@ -53,11 +55,12 @@ func (s *Server) ServeStdio(ctx context.Context, in io.Reader, out io.Writer) er
 
 // stdio is one connection.
 type stdio struct {
-	server   *Server
-	session  *server.InProcessSession
-	lines    *reqstream.Lines
-	slots    chan struct{}
-	requests sync.WaitGroup
+	server    *Server
+	session   *server.InProcessSession
+	lines     *reqstream.Lines
+	questions *questions
+	slots     chan struct{}
+	requests  sync.WaitGroup
 }
 
 // forward writes what mcp-go sends outside of requests, until ctx is done.
@@ -134,6 +137,9 @@ func (c *stdio) message(ctx, listen context.Context, line []byte) {
 		Method string `json:"method"`
 	}
 	if json.Unmarshal(line, &m) != nil || m.ID == nil || m.Method == "" {
+		if m.Method == "" && c.questions.answered(m.ID, line) {
+			return
+		}
 		c.answer(ctx, m.ID, line)
 		return
 	}

@@ -30,6 +30,11 @@ func dial(t *testing.T, list []tools.Tool) *pipe {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dialServer(t, s)
+}
+
+func dialServer(t *testing.T, s *Server) *pipe {
+	t.Helper()
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
 	p := &pipe{t: t, in: inW, out: bufio.NewScanner(outR), done: make(chan error, 1)}

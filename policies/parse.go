@@ -26,60 +26,60 @@ var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // document is the YAML form.
 type document struct {
 	Name        string       `yaml:"name"`
-	Description string       `yaml:"description"`
-	Egress      docEgress    `yaml:"egress"`
-	Resources   docResources `yaml:"resources"`
-	Tools       docTools     `yaml:"tools"`
-	Enforcement string       `yaml:"enforcement"` // of exec and files: required or best-effort
-	Exec        docPaths     `yaml:"exec"`
-	Files       docFiles     `yaml:"files"`
-	Lifecycle   docLifecycle `yaml:"lifecycle"`
-	Secrets     docSecrets   `yaml:"secrets"`
+	Description string       `yaml:"description,omitempty"`
+	Egress      docEgress    `yaml:"egress,omitempty"`
+	Resources   docResources `yaml:"resources,omitempty"`
+	Tools       docTools     `yaml:"tools,omitempty"`
+	Enforcement string       `yaml:"enforcement,omitempty"` // of exec and files: required or best-effort
+	Exec        docPaths     `yaml:"exec,omitempty"`
+	Files       docFiles     `yaml:"files,omitempty"`
+	Lifecycle   docLifecycle `yaml:"lifecycle,omitempty"`
+	Secrets     docSecrets   `yaml:"secrets,omitempty"`
 }
 
 type docEgress struct {
-	Default string    `yaml:"default"`
-	Rules   []docRule `yaml:"rules"`
+	Default string    `yaml:"default,omitempty"`
+	Rules   []docRule `yaml:"rules,omitempty"`
 }
 
 type docRule struct {
 	Name  string   `yaml:"name"`
-	Allow []string `yaml:"allow"`
-	Deny  []string `yaml:"deny"`
-	Ports []string `yaml:"ports"`
+	Allow []string `yaml:"allow,omitempty"`
+	Deny  []string `yaml:"deny,omitempty"`
+	Ports []string `yaml:"ports,omitempty"`
 }
 
 type docResources struct {
-	CPU       float64 `yaml:"cpu"`
-	Memory    string  `yaml:"memory"` // 512Mi, 4Gi
-	Disk      string  `yaml:"disk"`
-	PIDs      int64   `yaml:"pids"`
-	Sandboxes int     `yaml:"sandboxes"`
+	CPU       float64 `yaml:"cpu,omitempty"`
+	Memory    string  `yaml:"memory,omitempty"` // 512Mi, 4Gi
+	Disk      string  `yaml:"disk,omitempty"`
+	PIDs      int64   `yaml:"pids,omitempty"`
+	Sandboxes int     `yaml:"sandboxes,omitempty"`
 }
 
 type docTools struct {
-	Allow    []string `yaml:"allow"`
-	Deny     []string `yaml:"deny"`
-	ReadOnly bool     `yaml:"readOnly"`
+	Allow    []string `yaml:"allow,omitempty"`
+	Deny     []string `yaml:"deny,omitempty"`
+	ReadOnly bool     `yaml:"readOnly,omitempty"`
 }
 
 type docPaths struct {
-	Allow []string `yaml:"allow"`
-	Deny  []string `yaml:"deny"`
+	Allow []string `yaml:"allow,omitempty"`
+	Deny  []string `yaml:"deny,omitempty"`
 }
 
 type docFiles struct {
-	Read  docPaths `yaml:"read"`
-	Write docPaths `yaml:"write"`
+	Read  docPaths `yaml:"read,omitempty"`
+	Write docPaths `yaml:"write,omitempty"`
 }
 
 type docLifecycle struct {
-	AutoStop string `yaml:"autoStop"` // 15m, 2h
-	TTL      string `yaml:"ttl"`
+	AutoStop string `yaml:"autoStop,omitempty"` // 15m, 2h
+	TTL      string `yaml:"ttl,omitempty"`
 }
 
 type docSecrets struct {
-	Allow []string `yaml:"allow"`
+	Allow []string `yaml:"allow,omitempty"`
 }
 
 // Parse reads a document. Unknown fields are faults, since a misspelt "deny"

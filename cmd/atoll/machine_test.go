@@ -294,6 +294,11 @@ func (m *machine) id() string {
 
 // call sends JSON to the API and returns the status and body.
 func (m *machine) call(method, path string, in any) (int, []byte, error) {
+	return m.callWith(method, path, in, nil)
+}
+
+// callWith is call with further headers.
+func (m *machine) callWith(method, path string, in any, header map[string]string) (int, []byte, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -308,6 +313,9 @@ func (m *machine) call(method, path string, in any) (int, []byte, error) {
 	}
 	req.Header.Set("Authorization", "Bearer "+machineKey)
 	req.Header.Set("Content-Type", "application/json")
+	for key, value := range header {
+		req.Header.Set(key, value)
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, nil, err

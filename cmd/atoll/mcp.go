@@ -32,6 +32,7 @@ type mcpOptions struct {
 	localDir []string
 	readOnly bool
 	verbose  bool
+	ask      bool
 }
 
 // dirs returns the directories that the toolset local may use, absolute and
@@ -78,6 +79,7 @@ func newMCPCommand() *cobra.Command {
 		cmd.Flags().StringSliceVar(&o.toolsets, "toolsets", nil, "toolsets to offer: "+strings.Join(tools.Sets(), ", ")+" (default core)")
 		cmd.Flags().StringSliceVar(&o.localDir, "local-dir", nil, "directories that the toolset local may copy from and to (default the working directory)")
 		cmd.Flags().BoolVar(&o.readOnly, "read-only", false, "offer only tools that change nothing")
+		cmd.Flags().BoolVar(&o.ask, "ask", false, "ask the user, through an agent that can, whether to allow a host that a command was denied")
 		cmd.Flags().BoolVar(&o.verbose, "verbose", false, "log every call to stderr")
 	}
 	cmd := &cobra.Command{
@@ -119,10 +121,10 @@ func serveMCP(cmd *cobra.Command, o mcpOptions) error {
 	}
 	s, err := mcp.New(
 		mcp.Backend{
-			Sandboxes: c.Sandboxes(), Snapshots: c.Snapshots(), Toolboxes: c.Toolboxes(), Inspector: c.Inspector(), Previews: c, Activity: c.Activity(),
+			Sandboxes: c.Sandboxes(), Snapshots: c.Snapshots(), Toolboxes: c.Toolboxes(), Inspector: c.Inspector(), Previews: c, Activity: c.Activity(), Denials: c.Access(),
 			Policy: egress.FromNetwork, Keys: c.Keys(), Usage: c, Audit: c,
 		},
-		mcp.Options{Version: version, Log: log, Sets: o.toolsets, ReadOnly: o.readOnly, LocalDirs: dirs, LocalScope: keyScope(c)})
+		mcp.Options{Version: version, Log: log, Sets: o.toolsets, ReadOnly: o.readOnly, LocalDirs: dirs, LocalScope: keyScope(c), Approve: o.approver(c)})
 	if err != nil {
 		return err
 	}
@@ -148,6 +150,17 @@ func keyScope(c *client.Client) func(context.Context) engine.Scope {
 		k, _ := c.CurrentKey(ctx)
 		known, asked = k.Scope, time.Now()
 		return known
+	}
+}
+
+// approver has the server decide, by the key that this process uses.
+func (o mcpOptions) approver(c *client.Client) mcp.Approve {
+	if !o.ask {
+		return nil
+	}
+	return func(ctx context.Context, p engine.Principal, id string, period time.Duration) error {
+		_, err := c.Access().Approve(ctx, p, id, period)
+		return err
 	}
 }
 

@@ -63,11 +63,17 @@ func processRecords(recorded bool, why error) engine.Check {
 func (s *server) watchActivity(ctx context.Context) {
 	for _, source := range s.host.sources() {
 		s.run(ctx, func(ctx context.Context) {
-			if err := source.Run(ctx, s.host.ledger.Record); err != nil && ctx.Err() == nil {
+			if err := source.Run(ctx, s.record); err != nil && ctx.Err() == nil {
 				s.log.Error("activity is not watched any more", "err", err)
 			}
 		})
 	}
+}
+
+// record keeps what happened, and lets operators know what was denied.
+func (s *server) record(r engine.ActivityRecord) {
+	s.host.ledger.Record(r)
+	s.core.Observe(r)
 }
 
 // sources are what tells of activity on this host.

@@ -214,7 +214,7 @@ func (s *server) openGateway(ctx context.Context) error {
 	agents, err := mcp.New(
 		mcp.Backend{
 			Sandboxes: s.core.Sandboxes(), Snapshots: s.core.Snapshots(), Toolboxes: s.core.Toolboxes(), Inspector: s.core.Inspector(),
-			Previews: urls, Activity: s.core.Activity(), Policy: egress.FromNetwork,
+			Previews: urls, Activity: s.core.Activity(), Denials: s.core.Access(), Policy: egress.FromNetwork,
 			Keys: s.core.Accounts().Keys, Usage: s.core.Accounts().Organizations, Audit: s.core.Accounts().Audit,
 		},
 		mcp.Options{

@@ -53,6 +53,7 @@ func (s *server) services() engine.Services {
 	return engine.Services{
 		Secrets: s.core.Secrets(), Registries: s.core.Registries(), Catalog: s.core.Catalog(),
 		WarmPools: s.core.WarmPools(), History: s.core.History(), Webhooks: s.hooks, Messages: s.hooks.Messages(), Activity: s.core.Activity(), Policies: s.core.Policies(),
+		Access: s.core.Access(), Learner: s.core.Learner(),
 	}
 }
 

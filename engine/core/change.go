@@ -3,7 +3,6 @@ package core
 import (
 	"context"
 	"maps"
-	"reflect"
 	"time"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -173,9 +172,9 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// updateNetwork writes the new lists and policy and makes the runner enforce
-// them. When the runner fails, the old ones are written back, so that the row
-// says what holds. After a crash in between, reconcile applies the row's.
+// updateNetwork makes other lists or another policy hold. Lists stand in place
+// of what was granted, and end a time of learning: whoever sets them means just
+// them.
 func (s sandboxes) updateNetwork(ctx context.Context, ref engine.SandboxRef, u engine.UpdateSandbox) (engine.Sandbox, error) {
 	ctx, sb, end, err := s.change(ctx, ref, opUpdate, limitResize)
 	if err != nil {
@@ -191,26 +190,24 @@ func (s sandboxes) updateNetwork(ctx context.Context, ref engine.SandboxRef, u e
 	if err := s.permitsUpdate(ctx, sb, &u); err != nil {
 		return engine.Sandbox{}, err
 	}
-	old := *sb
-	if err := s.write(ctx, sb, func(row *store.Sandbox) { apply(row, u) }); err != nil {
-		return engine.Sandbox{}, err
+	granted := false
+	if u.Network != nil {
+		network := u.Network.Settings()
+		u.Network, granted = &network, len(sb.Network.Grants) > 0
 	}
-	moved := sb.Policy != old.Policy
-	if sb.State == engine.StateStarted && (moved || !reflect.DeepEqual(old.Network, sb.Network)) {
-		err = s.applyPolicy(ctx, sb.ID)
-	}
+	err = s.renetwork(ctx, sb, func(row *store.Sandbox) {
+		apply(row, u)
+		if u.Network != nil {
+			row.Learning = ended(row.Learning, s.Now())
+		}
+	})
 	if err != nil {
-		undo := context.WithoutCancel(ctx)
-		werr := s.write(undo, sb, func(row *store.Sandbox) {
-			row.Network, row.Policy, row.Lifecycle = old.Network, old.Policy, old.Lifecycle
-		})
-		if werr == nil && moved {
-			werr = s.applyPolicy(undo, sb.ID)
-		}
-		if werr != nil {
-			s.Log.Error("network policy not written back", "sandbox", sb.ID, "error", werr)
-		}
 		return engine.Sandbox{}, cause(ctx, err)
+	}
+	if granted {
+		if err := s.Store.DropGrants(ctx, sb.ID); err != nil {
+			s.Log.Warn("approved requests not forgotten", "sandbox", sb.ID, "error", err)
+		}
 	}
 	s.publish("sandbox.updated", sb, string(sb.State))
 	return s.view(sb), nil

@@ -152,7 +152,7 @@ func (s snapshots) child(parent *store.Sandbox, name string) *birth {
 		State: engine.StateCreating, Desired: engine.DesiredStarted, Incarnation: 1,
 		Target: parent.Target, Snapshot: parent.Snapshot, ImageDigest: parent.ImageDigest, User: parent.User,
 		Env: maps.Clone(parent.Env), Secrets: maps.Clone(parent.Secrets), Labels: maps.Clone(parent.Labels), Resources: parent.Resources,
-		Lifecycle: parent.Lifecycle, Network: parent.Network, Policy: parent.Policy, Parent: parent.ID,
+		Lifecycle: parent.Lifecycle, Network: parent.Network.Settings(), Policy: parent.Policy, Parent: parent.ID,
 		CreatedAt: now, UpdatedAt: now, LastActive: now,
 	}
 	row.Version, row.ForkDisk = 0, forkDisk(id)

@@ -35,6 +35,7 @@ type Store interface {
 	PreviewStore
 	SSHStore
 	PolicyStore
+	AccessStore
 }
 
 // SandboxStore keeps sandboxes.
@@ -188,6 +189,7 @@ type Core struct {
 	standings  *standings
 	audit      *audit
 	visits     *visits
+	denials    *denials
 	suspects   chan struct{}
 	warm       *warm
 	images     sync.RWMutex // read: one is made ready; write: one is dropped
@@ -207,11 +209,12 @@ func New(c Config) (*Core, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	core := &Core{
 		Config: c.withDefaults(), ops: newOps(), activity: newActivity(), routes: newRoutes(),
-		principals: newPrincipals(), standings: newStandings(), visits: newVisits(), suspects: make(chan struct{}, 1), warm: newWarm(), stop: stop,
+		principals: newPrincipals(), standings: newStandings(), visits: newVisits(), denials: newDenials(), suspects: make(chan struct{}, 1), warm: newWarm(), stop: stop,
 	}
 	core.pools = newPools(core)
 	core.audit = newAudit(core)
 	core.wg.Go(func() { core.flushActivity(ctx) })
+	core.wg.Go(func() { core.tendDenials(ctx) })
 	return core, nil
 }
 

@@ -150,7 +150,7 @@ func (s sandboxes) conceive(ctx context.Context, req engine.CreateSandbox) (*bir
 		Class: cmp.Or(req.Class, engine.ClassContainer), State: engine.StateCreating,
 		Desired: engine.DesiredStarted, Incarnation: 1, Target: cmp.Or(req.Target, s.Target),
 		User: req.User, Env: req.Env, Labels: req.Labels, Public: req.Public,
-		Resources: req.Resources, Lifecycle: *s.Lifecycle, Network: req.Network,
+		Resources: req.Resources, Lifecycle: *s.Lifecycle, Network: req.Network.Settings(),
 		CreatedAt: now, UpdatedAt: now, LastActive: now,
 	}}
 	if req.Lifecycle != nil {

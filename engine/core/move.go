@@ -84,6 +84,7 @@ func (c *Core) gone(sb *store.Sandbox) {
 	c.pools.drop(sb.ID)
 	c.routes.forget(sb.ID)
 	c.activity.forget(sb.ID)
+	c.denials.forget(sb.ID)
 	c.publish("sandbox.removed", sb, "")
 }
 

@@ -212,10 +212,11 @@ func (c *Core) finishSnapshot(ctx context.Context, sn engine.Snapshot) error {
 
 // Purge forgets sandboxes that were destroyed before the given time, and
 // idempotency keys and preview links that have expired, and what is old in the
-// audit trail.
+// audit trail and among requests for access.
 func (c *Core) Purge(ctx context.Context, before time.Time) error {
 	if _, err := c.Store.PurgeSandboxes(ctx, before); err != nil {
 		return err
 	}
-	return errors.Join(c.Store.PurgeIdempotency(ctx, c.Now()), c.Store.PurgePreviews(ctx, c.Now()), c.purgeAudit(ctx))
+	return errors.Join(c.Store.PurgeIdempotency(ctx, c.Now()), c.Store.PurgePreviews(ctx, c.Now()),
+		c.Store.PurgeAccess(ctx, c.Now(), c.Now().Add(-staleRequest)), c.purgeAudit(ctx))
 }

@@ -217,7 +217,7 @@ type force struct {
 
 // forceOf returns what holds for a sandbox: its own lists, and its policy.
 func (c *Core) forceOf(ctx context.Context, sb *store.Sandbox) (force, error) {
-	f := force{network: sb.Network}
+	f := force{network: sb.EnforcedNetwork(c.Now())}
 	if sb.Policy == "" {
 		return f, nil
 	}

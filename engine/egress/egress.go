@@ -50,6 +50,7 @@ type slot struct {
 	number uint32           // of the sandbox, to the kernel
 	policy *policies.Policy // nil until the first Apply
 	byName bool             // the policy allows names
+	learns bool             // everything is open, and names are noted
 	seal   *seal            // what puts secrets into its traffic; nil: it has none
 	fresh  bool             // nothing was resolved for it by an earlier run
 	names  map[netip.Addr]string
@@ -146,7 +147,10 @@ func (f *Filter) Apply(s network.Slot, p engine.NetworkPolicy) error {
 	if err := f.forgetNamesLocked(st, policy); err != nil {
 		return err
 	}
+	before := st.learns
+	st.learns = p.Learn
 	if err := f.enforceLocked(st, policy); err != nil {
+		st.learns = before
 		return err
 	}
 	f.proxy.recheck(s.Index, policy)
@@ -162,11 +166,12 @@ func (f *Filter) slotLocked(s network.Slot) (*slot, error) {
 }
 
 // enforceLocked gives the kernel a policy. Web connections of a sandbox with
-// secrets go through the proxy whatever the policy is about.
+// secrets, or one that learns, go through the proxy whatever the policy is
+// about.
 func (f *Filter) enforceLocked(st *slot, policy *policies.Policy) error {
 	program := compile(policy)
 	byName := program.Proxy
-	program.Proxy = byName || st.seal != nil
+	program.Proxy = byName || st.seal != nil || st.learns
 	if err := f.kernel.Apply(st.device, st.number, program); err != nil {
 		return engine.Errorf(engine.KindInvalid, "the network policy cannot be enforced: %v", err).
 			WithHint("use fewer or wider ranges")

@@ -70,6 +70,7 @@ func (p *proxy) intercept(c *conn, s *seal, name string, hello []byte) {
 		p.forget(c)
 		return
 	}
+	p.noteName(c, host)
 	_ = c.SetReadDeadline(time.Time{})
 	transport := p.upstream(c.slot, host)
 	closed := func() {

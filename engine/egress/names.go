@@ -54,15 +54,15 @@ func (f *Filter) Question(index int, q []byte) (ask, answer []byte) {
 		f.mu.Unlock()
 		return nil, reply(q, dnsmessage.RCodeRefused, edeProhibited)
 	}
-	policy, byName, sealed := st.policy, st.byName, st.seal != nil
+	policy, byName, named := st.policy, st.byName, st.seal != nil || st.learns
 	f.mu.Unlock()
 	header, question, err := parseQuestion(q)
 	if !byName && policy.Egress.Default == policies.Allow {
 		if err == nil {
 			f.tell(index, nameRecord(plainName(question), policies.Decision{Allow: true, Rule: "default"}))
 		}
-		if sealed && err == nil && question.Type == typeHTTPS {
-			return nil, reply(q, dnsmessage.RCodeSuccess, 0) // its keys would hide the name that a secret is for
+		if named && err == nil && question.Type == typeHTTPS {
+			return nil, reply(q, dnsmessage.RCodeSuccess, 0) // its keys would hide the name that matters
 		}
 		return q, nil
 	}
@@ -118,9 +118,12 @@ func (f *Filter) Answer(_ context.Context, index int, q, a []byte) []byte {
 		f.mu.Unlock()
 		return reply(q, dnsmessage.RCodeRefused, edeProhibited)
 	}
-	policy, byName := st.policy, st.byName
+	policy, byName, learns := st.policy, st.byName, st.learns
 	f.mu.Unlock()
 	if !byName && policy.Egress.Default == policies.Allow {
+		if learns {
+			f.noteAnswer(index, q, a)
+		}
 		return a
 	}
 	_, question, err := parseQuestion(q)

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"net/netip"
 	"slices"
 
 	kernel "github.com/atoll-sh/atoll/ebpf/egress"
@@ -8,17 +9,52 @@ import (
 	"github.com/atoll-sh/atoll/policies"
 )
 
-// FromNetwork makes a policy of the lists of the API and of the named policy
-// beside them: what either denies is denied.
+// FromNetwork makes a policy of the lists of the API, of the named policy beside
+// them (what either denies is denied), and of what was granted on request.
 func FromNetwork(n engine.NetworkPolicy) (*policies.Policy, error) {
-	lists, err := policies.FromLists(n.BlockAll, n.AllowCIDRs, n.AllowDomains)
+	if n.Learn {
+		return &policies.Policy{Name: "network", Egress: policies.Egress{Default: policies.Allow}}, nil
+	}
+	p, err := policies.FromLists(n.BlockAll, n.AllowCIDRs, n.AllowDomains)
 	if err != nil {
 		return nil, engine.Errorf(engine.KindInvalid, "%v", err)
 	}
-	if n.Policy == nil {
-		return lists, nil
+	if n.Policy != nil {
+		p = &policies.Policy{Name: n.Policy.Name, Egress: policies.Both(n.Policy.Egress, p.Egress)}
 	}
-	return &policies.Policy{Name: n.Policy.Name, Egress: policies.Both(n.Policy.Egress, lists.Egress)}, nil
+	if p.Egress.Default == policies.Allow {
+		return p, nil
+	}
+	for _, g := range n.Grants {
+		r, err := fromGrant(g)
+		if err != nil {
+			return nil, err
+		}
+		p.Egress.Rules = append(p.Egress.Rules, r)
+	}
+	return p, nil
+}
+
+// fromGrant makes a rule that is named after the request.
+func fromGrant(g engine.NetworkGrant) (policies.EgressRule, error) {
+	r := policies.EgressRule{Name: "access/" + g.ID, Verdict: policies.Allow}
+	if g.Port != 0 || g.Protocol == string(policies.ICMP) {
+		r.Ports = []policies.Ports{{Protocol: policies.Protocol(g.Protocol), First: g.Port, Last: g.Port}}
+	}
+	if g.Host != "" {
+		host, err := policies.ParseHost(g.Host)
+		if err != nil {
+			return r, engine.Errorf(engine.KindInvalid, "request %s: %v", g.ID, err)
+		}
+		r.Hosts = []policies.Host{host}
+		return r, nil
+	}
+	a, err := netip.ParseAddr(g.Address)
+	if err != nil || a.Is4In6() || len(r.Ports) == 0 {
+		return r, engine.Errorf(engine.KindInvalid, "request %s is about no address and port", g.ID)
+	}
+	r.Networks = []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}
+	return r, nil
 }
 
 // compile makes of a policy what the kernel judges. A rule's number is its

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -277,6 +278,10 @@ func (p *proxy) refused(c *conn, host string, err error) {
 	var by *refusal
 	if errors.As(err, &by) {
 		r.Host, r.Rule, r.Reason = by.host, by.decision.Rule, by.decision.Reason
+	}
+	if _, err := netip.ParseAddr(strings.Trim(r.Host, "[]")); err == nil || r.Host == "" {
+		// It names no host, so the address decides, and no rule allows that.
+		r.Remote, r.Rule = c.to.String(), "egress/default"
 	}
 	p.filter.tell(c.slot, r)
 }

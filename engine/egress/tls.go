@@ -20,9 +20,9 @@ func (p *proxy) serve(c *conn) {
 		p.serveTLS(c)
 	case c.port == 80 && p.filter.open(c.slot):
 		// It is here only because the sandbox has secrets, and none of them
-		// goes out in the clear.
+		// goes out in the clear, or because it learns.
 		defer p.forget(c)
-		p.pass(c, nil)
+		p.pass(c, p.noteRequest(c))
 	case c.port == 80:
 		_ = c.SetReadDeadline(time.Time{})
 		p.web.give(&webConn{conn: c, closed: func() { p.forget(c) }})
@@ -50,6 +50,9 @@ func (p *proxy) serveTLS(c *conn) {
 	}
 	defer p.forget(c)
 	if open {
+		if err == nil {
+			p.noteName(c, name)
+		}
 		p.pass(c, hello)
 		return
 	}

@@ -122,6 +122,9 @@ func (f *Filter) flow(e kernel.Event) (Holding, engine.ActivityRecord, bool) {
 	r.Rule = ruleName(st.policy, e)
 	if e.Type == kernel.EventDeny || e.Type == kernel.EventCut {
 		r.Reason = e.Reason.String()
+		if !byPolicy(r.Reason) {
+			r.Rule = ""
+		}
 	}
 	return Holding{st.device.Slot, st.number}, r, true
 }
@@ -130,6 +133,16 @@ func (f *Filter) flow(e kernel.Event) (Holding, engine.ActivityRecord, bool) {
 // names; the names are told instead.
 func (st *slot) resolves(a netip.AddrPort) bool {
 	return a.Port() == dnsPort && (a.Addr() == st.device.Gateway4 || a.Addr() == st.device.Gateway6)
+}
+
+// byPolicy tells whether a packet was refused by a rule, rather than for what
+// it was: no policy would have let it through.
+func byPolicy(reason string) bool {
+	switch reason {
+	case "rule", "default", "blocked", "name-expired", "cut":
+		return true
+	}
+	return false
 }
 
 // ruleName names what decided, as policies.Decide does.

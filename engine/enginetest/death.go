@@ -88,6 +88,11 @@ func (m MortalStore) TouchSandboxes(context.Context, map[string]time.Time) error
 // UseSnapshot is no step either.
 func (m MortalStore) UseSnapshot(context.Context, string, time.Time) error { return nil }
 
+// DecideAccess is a step.
+func (m MortalStore) DecideAccess(ctx context.Context, r engine.AccessRequest) error {
+	return m.Death.step(func() error { return m.Store.DecideAccess(ctx, r) })
+}
+
 // InsertSnapshot is a step.
 func (m MortalStore) InsertSnapshot(ctx context.Context, sn engine.Snapshot) error {
 	return m.Death.step(func() error { return m.Store.InsertSnapshot(ctx, sn) })

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -53,7 +54,7 @@ func (w *world) start(d *enginetest.Death) *server {
 		st = enginetest.MortalStore{Store: w.store, Death: d}
 		bus.Join("r1", enginetest.MortalRunner{Runner: w.runner, Death: d})
 	}
-	c, err := core.New(core.Config{Store: st, Cluster: bus, Now: w.clock.Now})
+	c, err := core.New(core.Config{Store: st, Cluster: bus, Now: w.clock.Now, Ledger: noLedger{}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -133,8 +134,8 @@ func (w *world) sound() {
 			w.t.Errorf("%s is incarnation %d, its instance %d", row.Name, row.Incarnation, in.Incarnation)
 		case row.Resources != in.Resources:
 			w.t.Errorf("%s has %+v, its instance %+v", row.Name, row.Resources, in.Resources)
-		case row.State == engine.StateStarted && !cmp.Equal(row.Network, w.runner.Policy(row.ID)):
-			w.t.Errorf("%s has policy %+v, its instance %+v", row.Name, row.Network, w.runner.Policy(row.ID))
+		case row.State == engine.StateStarted && !cmp.Equal(row.EnforcedNetwork(w.clock.Now()), w.runner.Policy(row.ID)):
+			w.t.Errorf("%s has policy %+v, its instance %+v", row.Name, row.EnforcedNetwork(w.clock.Now()), w.runner.Policy(row.ID))
 		case row.ForkDisk != "":
 			w.t.Errorf("%s still has disk %s", row.Name, row.ForkDisk)
 		}
@@ -164,6 +165,36 @@ func (w *world) soundSnapshots(disks []string) {
 	if len(disks) > 0 {
 		w.t.Errorf("disks %v are leaked", disks)
 	}
+}
+
+// operator may do everything in the organization.
+var operator = engine.Principal{OrganizationID: org, UserID: "operator", Unrestricted: true, Permissions: engine.Permissions()}
+
+// asks has sandbox one denied something, and returns the id of the request.
+func (s *server) asks(ctx context.Context) string {
+	sb, err := s.Sandboxes().Sandbox(ctx, ref("one"))
+	if err != nil {
+		return ""
+	}
+	s.Observe(engine.ActivityRecord{Kind: engine.ActivityDNS, Sandbox: sb.ID, Host: "example.com", Verdict: "deny", Rule: "egress/default"})
+	all, err := s.Access().Requests(ctx, engine.AccessQuery{OrganizationID: org})
+	if err != nil || len(all) != 1 {
+		return ""
+	}
+	return all[0].ID
+}
+
+// noLedger has no records.
+type noLedger struct{}
+
+func (noLedger) Record(engine.ActivityRecord) {}
+func (noLedger) Owner(string) string          { return "" }
+func (noLedger) Query(context.Context, string, engine.ActivityQuery) (engine.ActivityPage, error) {
+	return engine.ActivityPage{}, nil
+}
+
+func (noLedger) Verify(context.Context, string, *engine.ActivityHead) (engine.ActivityProof, error) {
+	return engine.ActivityProof{}, nil
 }
 
 // changes are all that a caller can do to a server.
@@ -214,6 +245,25 @@ var changes = map[string]func(ctx context.Context, s *server) error{
 	},
 	"update network": func(ctx context.Context, s *server) error {
 		_, err := s.Sandboxes().Update(ctx, ref("one"), engine.UpdateSandbox{Network: &engine.NetworkPolicy{BlockAll: true}})
+		return err
+	},
+	"approve access": func(ctx context.Context, s *server) error {
+		_, err := s.Access().Approve(ctx, operator, s.asks(ctx), time.Hour)
+		return err
+	},
+	"deny access": func(ctx context.Context, s *server) error {
+		_, err := s.Access().Deny(ctx, operator, s.asks(ctx), 0)
+		return err
+	},
+	"learn": func(ctx context.Context, s *server) error {
+		_, err := s.Learner().Learn(ctx, operator, ref("one"), time.Hour, time.Time{})
+		return err
+	},
+	"learn and finish": func(ctx context.Context, s *server) error {
+		if _, err := s.Learner().Learn(ctx, operator, ref("one"), time.Hour, time.Time{}); err != nil {
+			return err
+		}
+		_, err := s.Learner().Finish(ctx, operator, ref("one"), engine.LessonOptions{})
 		return err
 	},
 	"save started": func(ctx context.Context, s *server) error {

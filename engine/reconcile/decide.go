@@ -20,6 +20,7 @@ const (
 	StopStray    Verb = "stop stray"     // it runs though it is stopped
 	Destroy      Verb = "destroy"        // destroy it, or finish its deletion
 	DropForkDisk Verb = "drop fork disk" // the first start is over
+	Narrow       Verb = "narrow network" // what was open for a time is to be closed
 )
 
 // Action is a decision and why it was made.
@@ -166,6 +167,8 @@ func broken(inst *engine.Instance) Action {
 func timers(row core.Row, inst *engine.Instance, now time.Time) Action {
 	l := row.Lifecycle
 	switch {
+	case row.State.Settled() && row.NetworkOverdue(now):
+		return Action{Verb: Narrow, Reason: "the time of what its network was opened for is over"}
 	case row.State == engine.StateStarted && l.AutoStop > 0 && idle(row, inst, now) >= l.AutoStop:
 		return Action{Verb: Halt, Reason: fmt.Sprintf("it was idle for %v", l.AutoStop)}
 	case row.State == engine.StateStopped && l.AutoDelete > 0 && !row.StoppedAt.IsZero() && now.Sub(row.StoppedAt) >= l.AutoDelete:

@@ -45,6 +45,14 @@ func stoppedSince(d time.Duration) func(*core.Row) {
 	return func(r *core.Row) { r.StoppedAt, r.Lifecycle.AutoDelete = now.Add(-d), time.Hour }
 }
 
+func granted(left time.Duration) func(*core.Row) {
+	return func(r *core.Row) { r.Network.Grants = []engine.NetworkGrant{{ID: "g", Until: now.Add(left)}} }
+}
+
+func learning(left time.Duration, over bool) func(*core.Row) {
+	return func(r *core.Row) { r.Learning = &engine.Learning{Until: now.Add(left), Over: over} }
+}
+
 // TestDecide names for each state of the row what each state of the instance
 // leads to: a verb, or for Settle the state that is written.
 func TestDecide(t *testing.T) {
@@ -119,6 +127,13 @@ func TestDecide(t *testing.T) {
 		{"time to live", row(started, timeToLive), instance(started), "destroy"},
 		{"time to live in error", row(failed, timeToLive), nil, "destroy"},
 		{"time to live in creation", row(engine.StateCreating, timeToLive), nil, "destroy"},
+		{"grant is over", row(started, granted(0)), instance(started), "narrow network"},
+		{"grant holds", row(started, granted(1)), instance(started), ""},
+		{"grant for good", row(started, func(r *core.Row) { r.Network.Grants = []engine.NetworkGrant{{ID: "g"}} }), instance(started), ""},
+		{"grant is over, stopped", row(stopped, granted(-time.Hour)), instance(stopped), "narrow network"},
+		{"learns", row(started, learning(1, false)), instance(started), ""},
+		{"has learned", row(started, learning(0, false)), instance(started), "narrow network"},
+		{"has learned and is closed", row(started, learning(0, true)), instance(started), ""},
 		{"fork is settled", row(started, forked), instance(started), "drop fork disk"},
 	} {
 		a := Decide(c.row, c.inst, now)

@@ -37,6 +37,7 @@ type Core interface {
 	Destroy(ctx context.Context, row core.Row) error
 	DropForkDisk(ctx context.Context, row core.Row) error
 	ApplyNetwork(ctx context.Context, row core.Row) error
+	Narrow(ctx context.Context, row core.Row) error
 	RemoveOrphan(ctx context.Context, runner, sandbox string) error
 	FinishSnapshots(ctx context.Context) error
 	DropImages(ctx context.Context)
@@ -202,6 +203,8 @@ func (l *Loop) do(ctx context.Context, row core.Row, a Action) error {
 		return l.Core.Destroy(ctx, row)
 	case DropForkDisk:
 		return l.Core.DropForkDisk(ctx, row)
+	case Narrow:
+		return l.Core.Narrow(ctx, row)
 	}
 	return nil
 }

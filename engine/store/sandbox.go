@@ -66,6 +66,7 @@ type sandboxRow struct {
 	TTL            int64 `bun:"ttl"`
 	Network        string
 	Policy         string
+	Learning       string
 	Error          string
 	Recoverable    bool
 	Parent         string
@@ -86,7 +87,7 @@ func toSandboxRow(sb *Sandbox) *sandboxRow {
 		DiskMiB: sb.Resources.DiskMiB, GPU: int64(sb.Resources.GPU), PIDs: sb.Resources.PIDs,
 		AutoStop: int64(sb.Lifecycle.AutoStop), AutoArchive: int64(sb.Lifecycle.AutoArchive),
 		AutoDelete: int64(sb.Lifecycle.AutoDelete), TTL: int64(sb.Lifecycle.TTL),
-		Network: toJSON(sb.Network), Policy: sb.Policy, Error: sb.Error, Recoverable: sb.Recoverable, Parent: sb.Parent,
+		Network: toJSON(sb.Network), Policy: sb.Policy, Learning: toOptionalJSON(sb.Learning), Error: sb.Error, Recoverable: sb.Recoverable, Parent: sb.Parent,
 		CreatedAt: toNanos(sb.CreatedAt), UpdatedAt: toNanos(sb.UpdatedAt),
 		LastActiveAt: toNanos(sb.LastActive), StoppedAt: toNanos(sb.StoppedAt),
 	}
@@ -115,6 +116,7 @@ func (r *sandboxRow) sandbox() Sandbox {
 	fromJSON(r.Secrets, &sb.Secrets)
 	fromJSON(r.Labels, &sb.Labels)
 	fromJSON(r.Network, &sb.Network)
+	fromJSON(r.Learning, &sb.Learning)
 	return sb
 }
 

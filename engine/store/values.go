@@ -34,6 +34,15 @@ func toJSON(v any) string {
 	return string(b)
 }
 
+// toOptionalJSON writes a struct that may be absent; that becomes the empty
+// string.
+func toOptionalJSON[T any](v *T) string {
+	if v == nil {
+		return ""
+	}
+	return toJSON(v)
+}
+
 // fromJSON leaves v alone when the text is empty or was damaged.
 func fromJSON(text string, v any) {
 	if text != "" {

@@ -94,6 +94,9 @@ func payload(e engine.Event) map[string]any {
 		p["id"], p["name"], p["state"] = e.Snapshot.ID, e.Snapshot.Name, e.Snapshot.State
 		created, updated = e.Snapshot.CreatedAt, e.Snapshot.UpdatedAt
 	}
+	if e.Access != nil {
+		p["access"] = e.Access
+	}
 	p["createdAt"], p["updatedAt"] = created.UTC().Format(format), updated.UTC().Format(format)
 	if e.Type == "sandbox.state.updated" || e.Type == "snapshot.state.updated" {
 		p["oldState"], p["newState"] = e.Old, e.New

@@ -189,6 +189,24 @@ func TestEventsAreSignedAndDelivered(t *testing.T) {
 	}
 }
 
+func TestRequestsForAccessAreDelivered(t *testing.T) {
+	r := newRig(t, true)
+	to := newReceiver(t, http.StatusNoContent)
+	r.endpoint(to.URL+"/hook", engine.EventAccessRequested)
+	r.Notify(engine.Event{
+		ID: "01", Type: engine.EventAccessRequested, OrganizationID: org, Sandbox: &engine.Sandbox{ID: "s1", Name: "box"},
+		Access: &engine.AccessRequest{ID: "acc-1", Host: "x.example", State: engine.AccessPending},
+	})
+	<-to.got
+	var got struct {
+		ID     string
+		Access struct{ ID, Host, State string }
+	}
+	if err := json.Unmarshal(to.body(0), &got); err != nil || got.ID != "s1" || got.Access.ID != "acc-1" || got.Access.Host != "x.example" || got.Access.State != "pending" {
+		t.Errorf("got %s, %v", to.body(0), err)
+	}
+}
+
 func TestRetriesEndInDeathAndResendRevives(t *testing.T) {
 	r := newRig(t, true)
 	to := newReceiver(t, http.StatusInternalServerError)

@@ -106,6 +106,9 @@ func auditNames() map[string][2]string {
 		"PUT /sandbox/{sandboxIdOrName}/labels":                                          {"replace_labels", "sandbox"},
 		"PUT /sandbox/{sandboxIdOrName}/policy":                                          {"update_policy", "sandbox"},
 		"POST /policies/{name}/test":                                                     {"test", "policy"},
+		"POST /access-requests/{requestId}/approve":                                      {"approve_access", "other"},
+		"POST /access-requests/{requestId}/deny":                                         {"deny_access", "other"},
+		"DELETE /sandbox/{sandboxIdOrName}/learn":                                        {"finish_learning", "sandbox"},
 		"PUT /sandbox/{sandboxIdOrName}/secrets":                                         {"update_secrets", "sandbox"},
 	}
 	for path, action := range map[string]string{
@@ -113,7 +116,7 @@ func auditNames() map[string][2]string {
 		"snapshot": "snapshot", "fork": "fork", "public/{isPublic}": "update_public_status", "archive": "archive",
 		"autostop/{interval}": "set_auto_stop_interval", "autopause/{interval}": "set_auto_pause_interval", "ttl/{ttlMinutes}": "set_ttl",
 		"autoarchive/{interval}": "set_auto_archive_interval", "autodelete/{interval}": "set_auto_delete_interval",
-		"network-settings": "update_network_settings", "ssh-access": "create_ssh_access",
+		"network-settings": "update_network_settings", "learn": "learn", "ssh-access": "create_ssh_access",
 	} {
 		names["POST /sandbox/{sandboxIdOrName}/"+path] = [2]string{action, "sandbox"}
 	}

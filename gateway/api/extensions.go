@@ -13,6 +13,7 @@ func (a *API) registerExtensions() {
 	handle(a, "POST", "/snapshots/{id}/prepare", "Begin to build one of the server's own snapshots", a.prepareSnapshot)
 	handleEmpty(a, "POST", "/admin/shutdown", "End the server; sandboxes go on", http.StatusAccepted, a.shutdown)
 	a.registerActivity()
+	a.registerAccess()
 	a.route("GET", "/events", a.Guard.Stream(http.HandlerFunc(a.events)))
 }
 

@@ -35,6 +35,10 @@ func (a *API) serves(path string) bool {
 	switch {
 	case strings.HasPrefix(path, "/secret"), strings.HasSuffix(path, "/secrets"):
 		return s.Secrets != nil
+	case strings.HasPrefix(path, "/access-requests"):
+		return s.Access != nil
+	case strings.HasSuffix(path, "/learn"):
+		return s.Learner != nil
 	case strings.HasPrefix(path, "/docker-registry"):
 		return s.Registries != nil
 	case strings.HasSuffix(path, "activate"), strings.HasPrefix(path, "/admin/snapshots"):

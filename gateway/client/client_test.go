@@ -31,8 +31,11 @@ func full() engine.Sandbox {
 		Network: engine.NetworkPolicy{
 			BlockAll: true, AllowCIDRs: []string{"198.51.100.0/24", "203.0.113.7/32"},
 			AllowDomains: []string{"example.com"}, OutboundProxyURL: "http://proxy:1",
+			Grants: []engine.NetworkGrant{{ID: "acc-1", Host: "x.example", Port: 443, Protocol: "tcp", Until: at}},
 		},
-		Policy: "build", Error: "why", Recoverable: true, Parent: "p", CreatedAt: at, UpdatedAt: at.Add(1e6), LastActive: at.Add(2e6), StoppedAt: at.Add(3e6),
+		Learning: &engine.Learning{Since: at, Until: at.Add(1e9), After: 3, Over: true},
+		Policy:   "build",
+		Error:    "why", Recoverable: true, Parent: "p", CreatedAt: at, UpdatedAt: at.Add(1e6), LastActive: at.Add(2e6), StoppedAt: at.Add(3e6),
 	}
 }
 
@@ -54,8 +57,9 @@ func TestEveryFieldOfASandboxTravels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Lists leave the environment, the secrets and the proxy out.
+	// Lists leave out the environment, the secrets, the proxy and what is open for a time.
 	want.Env, want.Secrets, want.Network.OutboundProxyURL = nil, nil, ""
+	want.Network.Grants, want.Learning = nil, nil
 	if diff := cmp.Diff(engine.SandboxPage{Items: []engine.Sandbox{want}, Total: 1}, page); diff != "" {
 		t.Errorf("List (-want +got):\n%s", diff)
 	}

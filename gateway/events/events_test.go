@@ -168,6 +168,15 @@ func TestEventsAsFrames(t *testing.T) {
 			engine.Event{Type: "sandbox.desired-state.updated", Sandbox: sandbox, Old: "started", New: "stopped"},
 			`42["sandbox.desired-state.updated",{"sandbox":` + sandboxJSON + `,"oldDesiredState":"started","newDesiredState":"stopped"}]`,
 		},
+		{
+			engine.Event{Type: engine.EventAccessRequested, Sandbox: sandbox, New: "pending", Access: &engine.AccessRequest{
+				ID: "acc-1", OrganizationID: "org", SandboxID: "s1", SandboxName: "one", Host: "x.example", Port: 443, Protocol: "tcp", Rule: "default",
+				State: engine.AccessPending, Count: 1, FirstAt: at, LastAt: at,
+			}},
+			`42["sandbox.access.requested",{"sandbox":` + sandboxJSON + `,"access":{"id":"acc-1","organizationId":"org","sandboxId":"s1","sandboxName":"one",` +
+				`"host":"x.example","port":443,"protocol":"tcp","rule":"default","state":"pending","count":1,` +
+				`"firstAt":"2026-01-02T03:04:05Z","lastAt":"2026-01-02T03:04:05Z"}}]`,
+		},
 		{engine.Event{Type: "sandbox.removed", Sandbox: sandbox}, ""}, // the contract has no word for it
 		{engine.Event{Type: "snapshot.created", Snapshot: snapshot}, `42["snapshot.created",` + snapshotJSON + `]`},
 		{

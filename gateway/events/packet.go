@@ -62,6 +62,10 @@ type (
 		Old     string       `json:"oldDesiredState"`
 		New     string       `json:"newDesiredState"`
 	}
+	sandboxAccess struct {
+		Sandbox wire.Sandbox          `json:"sandbox"`
+		Access  *engine.AccessRequest `json:"access"`
+	}
 	snapshotState struct {
 		Snapshot wire.Snapshot `json:"snapshot"`
 		Old      string        `json:"oldState"`
@@ -70,7 +74,7 @@ type (
 )
 
 // translate returns the contract's name and payload of a change. The name is
-// empty for changes that the contract has no word for.
+// empty for changes that neither the contract nor we have a word for.
 func translate(e engine.Event, toolboxURL, region string) (string, any) {
 	switch {
 	case e.Sandbox != nil:
@@ -93,6 +97,8 @@ func sandboxEvent(e engine.Event, s wire.Sandbox) (string, any) {
 		return e.Type, sandboxState{s, e.Old, e.New}
 	case "sandbox.desired-state.updated":
 		return e.Type, sandboxDesired{s, e.Old, e.New}
+	case engine.EventAccessRequested, engine.EventAccessDecided:
+		return e.Type, sandboxAccess{s, e.Access}
 	}
 	return "", nil
 }

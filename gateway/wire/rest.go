@@ -323,19 +323,20 @@ func (d Report) Report() engine.Report {
 
 // Event is one change.
 type Event struct {
-	ID             string    `json:"id,omitempty"`
-	Type           string    `json:"type"`
-	OrganizationID string    `json:"organizationId"`
-	Time           time.Time `json:"time"`
-	Sandbox        *Sandbox  `json:"sandbox,omitempty"`
-	Snapshot       *Snapshot `json:"snapshot,omitempty"`
-	Old            string    `json:"oldState,omitempty"`
-	New            string    `json:"newState,omitempty"`
+	ID             string                `json:"id,omitempty"`
+	Type           string                `json:"type"`
+	OrganizationID string                `json:"organizationId"`
+	Time           time.Time             `json:"time"`
+	Sandbox        *Sandbox              `json:"sandbox,omitempty"`
+	Snapshot       *Snapshot             `json:"snapshot,omitempty"`
+	Access         *engine.AccessRequest `json:"access,omitempty"`
+	Old            string                `json:"oldState,omitempty"`
+	New            string                `json:"newState,omitempty"`
 }
 
 // FromEvent makes the wire's shape of an event.
 func FromEvent(e engine.Event, toolboxURL string) Event {
-	d := Event{ID: e.ID, Type: e.Type, OrganizationID: e.OrganizationID, Time: e.Time, Old: e.Old, New: e.New}
+	d := Event{ID: e.ID, Type: e.Type, OrganizationID: e.OrganizationID, Time: e.Time, Access: e.Access, Old: e.Old, New: e.New}
 	if e.Sandbox != nil {
 		s := FromSandbox(*e.Sandbox, toolboxURL)
 		d.Sandbox = &s
@@ -349,7 +350,7 @@ func FromEvent(e engine.Event, toolboxURL string) Event {
 
 // Event returns the engine's event.
 func (d Event) Event() engine.Event {
-	e := engine.Event{ID: d.ID, Type: d.Type, OrganizationID: d.OrganizationID, Time: d.Time, Old: d.Old, New: d.New}
+	e := engine.Event{ID: d.ID, Type: d.Type, OrganizationID: d.OrganizationID, Time: d.Time, Access: d.Access, Old: d.Old, New: d.New}
 	if d.Sandbox != nil {
 		s := d.Sandbox.Sandbox()
 		e.Sandbox = &s

@@ -65,6 +65,9 @@ type Sandbox struct {
 
 	Secrets map[string]string `json:"secrets,omitempty" doc:"extension: ids of secrets by environment variable"`
 
+	NetworkGrants []engine.NetworkGrant `json:"networkGrants,omitempty" doc:"extension: what operators allowed beside the network settings"`
+	Learning      *engine.Learning      `json:"learning,omitempty" doc:"extension: when the network was, or is, open to learn a policy"`
+
 	Timing []Stage `json:"timing,omitempty" doc:"stages of the create or start that this answers"`
 	Warm   *bool   `json:"warm,omitempty" doc:"whether a ready sandbox was claimed; with timing"`
 	Usage  *Stats  `json:"usage,omitempty" doc:"present with verbose=true"`
@@ -110,7 +113,7 @@ func FromItem(s engine.Sandbox, toolboxURL string) Item {
 
 // FromSandbox makes the full shape of a sandbox.
 func FromSandbox(s engine.Sandbox, toolboxURL string) Sandbox {
-	d := Sandbox{Item: FromItem(s, toolboxURL), Env: notNil(s.Env), Secrets: s.Secrets, OutboundProxyURL: s.Network.OutboundProxyURL}
+	d := Sandbox{Item: FromItem(s, toolboxURL), Env: notNil(s.Env), Secrets: s.Secrets, OutboundProxyURL: s.Network.OutboundProxyURL, NetworkGrants: s.Network.Grants, Learning: s.Learning}
 	if len(s.Timing) > 0 {
 		warm := s.Warm
 		d.Warm = &warm
@@ -123,7 +126,7 @@ func FromSandbox(s engine.Sandbox, toolboxURL string) Sandbox {
 func (d Sandbox) Sandbox() engine.Sandbox {
 	s := d.Item.Sandbox()
 	s.Env, s.Secrets = d.Env, d.Secrets
-	s.Network.OutboundProxyURL = d.OutboundProxyURL
+	s.Network.OutboundProxyURL, s.Network.Grants, s.Learning = d.OutboundProxyURL, d.NetworkGrants, d.Learning
 	s.Warm = d.Warm != nil && *d.Warm
 	s.Timing = stages(d.Timing)
 	return s

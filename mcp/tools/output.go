@@ -18,6 +18,7 @@ const (
 	metaProcess = "sh.atoll/process"
 	metaFile    = "sh.atoll/file"
 	metaPreview = "sh.atoll/preview"
+	metaDenied  = "sh.atoll/denied"
 	metaError   = "sh.atoll/error"
 	metaGit     = "sh.atoll/git"
 	metaEgress  = "sh.atoll/egress"

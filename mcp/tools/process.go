@@ -79,14 +79,14 @@ func (k *kit) foreground(ctx context.Context, a Args, b *box) (Result, error) {
 	process, done, err := k.runInShell(patience, a, b)
 	switch {
 	case err == nil:
-		return k.finish(ctx, a, b, process, done, time.Since(began))
+		return k.finish(ctx, a, b, process, done, began)
 	case shutdown(ctx):
 		return goesOn(process), nil
 	case canceled(ctx):
 		b.endQuietly(ctx, process)
 		return Result{}, ctx.Err()
 	case patience.Err() != nil:
-		return b.stillRunning(ctx, a, process, time.Since(began))
+		return k.stillRunning(ctx, a, b, process, began)
 	}
 	if process != "" {
 		b.endQuietly(ctx, process)
@@ -160,7 +160,8 @@ func (b *box) tell(ctx context.Context, a Args, process string) {
 
 // finish makes the answer for a command that has ended. The shell is free for
 // the next command, unless the answer leaves some of the output out.
-func (k *kit) finish(ctx context.Context, a Args, b *box, process string, done wire.SessionExecuted, took time.Duration) (Result, error) {
+func (k *kit) finish(ctx context.Context, a Args, b *box, process string, done wire.SessionExecuted, began time.Time) (Result, error) {
+	took := time.Since(began)
 	if done.ExitCode == nil || done.Output == nil {
 		return Result{}, engine.Errorf(engine.KindInternal, "sandbox %s did not say how the command ended", b.id)
 	}
@@ -172,7 +173,7 @@ func (k *kit) finish(ctx context.Context, a Args, b *box, process string, done w
 			out.total = end
 		}
 	}
-	r := finished(a, process, *done.ExitCode, took, &out)
+	r := finished(a, process, *done.ExitCode, took, &out, k.denied(ctx, a, began))
 	surplus := ""
 	if out.cut() {
 		surplus = k.shells.keep(a, b, process)
@@ -191,20 +192,22 @@ func goesOn(process string) Result {
 	return Fail("The server is shutting down. The command goes on as process %s; look at it with sandbox_process once the server is back.", process)
 }
 
-func finished(a Args, process string, code int, took time.Duration, out *capture) Result {
+func finished(a Args, process string, code int, took time.Duration, out *capture, denied []engine.AccessRequest) Result {
 	status := fmt.Sprintf("exit %d · %s", code, seconds(took))
 	if limit := a.Int("timeout_s", 0); limit > 0 && (code == 124 || code == 137) && took >= time.Duration(limit)*time.Second {
 		status = fmt.Sprintf("exit %d · timed out after %d s and was killed; raise timeout_s or leave it out", code, limit)
 	}
+	status += denialLines(denied)
 	where := fmt.Sprintf(`read it with sandbox_process {"id":%q,"process":%q,"offset":%d}`, a.Str("id"), process, out.headEnd())
 	r := Text("%s\n%s", status, out.text(maxText-len(status)-1, where))
 	r.Text = strings.TrimRight(r.Text, "\n")
 	r.Meta = map[string]any{metaExec: map[string]any{"exitCode": code, "ms": took.Milliseconds(), "bytes": out.total}}
+	denialMeta(r.Meta, denied)
 	return r
 }
 
 // stillRunning makes the answer for a command that goes on.
-func (b *box) stillRunning(ctx context.Context, a Args, process string, took time.Duration) (Result, error) {
+func (k *kit) stillRunning(ctx context.Context, a Args, b *box, process string, began time.Time) (Result, error) {
 	c, err := b.commandOf(ctx, process)
 	if err != nil {
 		return Result{}, err
@@ -214,11 +217,14 @@ func (b *box) stillRunning(ctx context.Context, a Args, process string, took tim
 		return Result{}, err
 	}
 	status := fmt.Sprintf("running · %s so far, now background process %s. Follow it with sandbox_process {\"id\":%q,\"process\":%q,\"offset\":%d,\"wait_s\":30}",
-		seconds(took), process, a.Str("id"), process, out.total)
+		seconds(time.Since(began)), process, a.Str("id"), process, out.total)
+	denied := k.denied(ctx, a, began)
+	status += denialLines(denied)
 	where := fmt.Sprintf(`read it from offset %d`, out.headEnd())
 	r := Text("%s\n%s", status, out.text(maxText-len(status)-1, where))
 	r.Text = strings.TrimRight(r.Text, "\n")
 	r.Meta = processMeta(process, out.total, nil)
+	denialMeta(r.Meta, denied)
 	return r, nil
 }
 

@@ -30,6 +30,7 @@ type Backend struct {
 	Usage     Usage
 	Audit     Audit
 	Policy    Policy
+	Denials   Denials
 }
 
 // Previews makes URLs of ports. A signed one opens its port to whoever has it.
@@ -44,6 +45,9 @@ type Options struct {
 	// LocalDirs are the directories of this computer whose files sandbox_transfer
 	// may copy. Empty: there is no such tool, as on a server for others.
 	LocalDirs []string
+	// Ask lets the agent's user decide about what a command was denied, and
+	// returns what became of the request. nil: nobody is asked.
+	Ask func(ctx context.Context, r engine.AccessRequest) engine.AccessState
 }
 
 // Tool is one thing an agent can ask for.

@@ -122,6 +122,7 @@ func (a *app) commands() []*cobra.Command {
 		newUserCommand(a),
 		newPolicyCommand(a),
 		newNetworkCommand(a),
+		newAccessCommand(a),
 		newActivityCommand(a),
 		newDoctorCommand(a),
 		newSkillsCommand(a),

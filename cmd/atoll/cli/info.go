@@ -64,6 +64,12 @@ func (a *app) infoRows(s engine.Sandbox, st *engine.Stats, now time.Time) [][]st
 		{"created", age(s.CreatedAt, now) + " ago"},
 		{"active", age(s.LastActive, now) + " ago"},
 	}
+	for _, g := range s.Network.Grants {
+		rows = append(rows, []string{"allowed", grantText(g)})
+	}
+	if s.Learning.Active(now) {
+		rows = append(rows, []string{"learning", "the network is open until " + s.Learning.Until.Local().Format(time.DateTime)})
+	}
 	if s.Error != "" {
 		rows = append(rows, []string{"error", s.Error}, []string{"recoverable", fmt.Sprint(s.Recoverable)})
 	}
@@ -97,6 +103,14 @@ func networkText(p engine.NetworkPolicy) string {
 		return "only " + strings.Join(slices.Concat(p.AllowDomains, p.AllowCIDRs), ", ")
 	}
 	return "internet"
+}
+
+func grantText(g engine.NetworkGrant) string {
+	text := engine.AccessRequest{Host: g.Host, Address: g.Address, Port: g.Port, Protocol: g.Protocol}.Target() + " by " + g.ID
+	if !g.Until.IsZero() {
+		text += " until " + g.Until.Local().Format(time.DateTime)
+	}
+	return text
 }
 
 func timer(d time.Duration) string {

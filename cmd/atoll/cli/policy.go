@@ -18,7 +18,7 @@ func newPolicyCommand(a *app) *cobra.Command {
 	cmd := group("policy", "Say what sandboxes and agents may do",
 		newPolicyListCommand(a), newPolicyGetCommand(a), newPolicyPutCommand(a), newPolicyDeleteCommand(a),
 		newPolicyAttachCommand(a), newPolicyDetachCommand(a), newPolicyShowCommand(a),
-		newPolicyCheckCommand(a), newPolicyTestCommand(a), newPolicyExplainCommand(a))
+		newPolicyCheckCommand(a), newPolicyTestCommand(a), newPolicyExplainCommand(a), newPolicyLearnCommand(a))
 	cmd.Aliases = []string{"policies"}
 	return cmd
 }
