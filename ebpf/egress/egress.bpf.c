@@ -435,6 +435,14 @@ __noinline int judge(const struct cfg *c, const struct packet *p, int again, str
 			return 0;
 		}
 	}
+	if (allowed == 1 && (c->flags & CFG_PROXY_ALL)) {
+		d->proxy = wants_proxy(c, p);
+		/* Clients that cannot have QUIC ask over TCP, where the proxy sees it. */
+		if (proto == IPPROTO_UDP && port == 443) {
+			d->reason = REASON_QUIC;
+			return 0;
+		}
+	}
 	if (allowed == -1) {
 		struct name_key nk = { .sandbox = c->sandbox };
 		__builtin_memcpy(nk.addr, p->raddr, 16);
@@ -681,7 +689,7 @@ static __always_inline void account(struct __sk_buff *skb, const struct cfg *c, 
 		return;
 	__u8 was = f->state, other = mine ^ (FLOW_FIN_LOCAL | FLOW_FIN_REMOTE);
 	f->state |= (p->tcp_flags & 4) ? FLOW_RST : mine;
-	if (!(was & FLOW_RST) && ((p->tcp_flags & 4) || ((was & other) && !(was & mine)))) {
+	if ((c->flags & CFG_LOG_ALLOW) && !(was & FLOW_RST) && ((p->tcp_flags & 4) || ((was & other) && !(was & mine)))) {
 		struct report r = { .type = EVENT_CLOSE, .dir = f->dir, .rule = f->rule, .domain = f->domain, .cookie = f->cookie, .flow = f };
 		emit(skb, c, p, &r);
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -332,8 +333,8 @@ func TestAdoption(t *testing.T) {
 	}
 
 	g := openAt(t, filepath.Dir(f.dir))
-	if got := g.Devices(); len(got) != 1 || got[loopback.Index] != 5 {
-		t.Errorf("adopted devices %v", got)
+	if got := g.Sandboxes(); !slices.Equal(got, []uint32{5}) {
+		t.Errorf("adopted sandboxes %v", got)
 	}
 	if !passes(t, g.objs.FromSandbox, p) {
 		t.Error("the policy was lost")
