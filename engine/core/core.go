@@ -11,6 +11,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -140,6 +141,7 @@ type Config struct {
 	Box             *secret.Box                                      // seals secrets; nil: none are kept
 	DefaultSnapshot string                                           // name; empty: atoll-small
 	OnDemand        []string                                         // images of the server's own snapshots that are built when first needed
+	OutboundProxies []netip.Prefix                                   // private networks that sandboxes may have their outbound proxy in
 	Target          string                                           // region of sandboxes whose caller names none; empty: local
 	Lifecycle       *engine.Lifecycle                                // timers of sandboxes whose caller sets none
 	Doctor          func(ctx context.Context) (engine.Report, error) // what this host can do

@@ -39,7 +39,7 @@ type sandboxes struct{ *Core }
 // nothing is left: no row, no instance, no name taken.
 func (s sandboxes) Create(ctx context.Context, req engine.CreateSandbox) (engine.Sandbox, error) {
 	watch := newStopwatch(s.Now)
-	if err := firstError(ctx.Err(), checkCreate(req)); err != nil {
+	if err := firstError(ctx.Err(), checkCreate(req), checkProxy(req.Network, s.OutboundProxies)); err != nil {
 		return engine.Sandbox{}, public(err)
 	}
 	if req.IdempotencyKey == "" {

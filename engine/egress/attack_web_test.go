@@ -3,6 +3,8 @@ package egress
 import (
 	"bufio"
 	"bytes"
+	"crypto/ecdh"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -20,9 +22,13 @@ import (
 
 // hello returns a TLS client's hello for a name, in one record.
 func hello(name string, protos ...string) []byte {
+	return helloOf(&tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: protos}) //nolint:gosec // never finished
+}
+
+func helloOf(config *tls.Config) []byte {
 	a, b := net.Pipe()
 	go func() {
-		_ = tls.Client(a, &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: protos}).Handshake() //nolint:gosec // never finished
+		_ = tls.Client(a, config).Handshake()
 		a.Close()
 	}()
 	defer b.Close()
@@ -35,6 +41,27 @@ func hello(name string, protos ...string) []byte {
 		return nil
 	}
 	return append(head, body...)
+}
+
+// encrypted returns a hello whose name inside is encrypted with a key of the
+// host outside.
+func encrypted(outside, inside string) []byte {
+	return helloOf(&tls.Config{ServerName: inside, MinVersion: tls.VersionTLS13, EncryptedClientHelloConfigList: echKeys(outside)})
+}
+
+// echKeys is what a host publishes so that hellos can be encrypted for it, as
+// RFC 9849 has it.
+func echKeys(outside string) []byte {
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return nil
+	}
+	public := key.PublicKey().Bytes()
+	body := append([]byte{1, 0, 0x20, 0, byte(len(public))}, public...)
+	body = append(body, 0, 4, 0, 1, 0, 1, 32, byte(len(outside))) // HKDF-SHA256 with AES-128-GCM
+	body = append(append(body, outside...), 0, 0)
+	config := append([]byte{0xfe, 0x0d, 0, byte(len(body))}, body...)
+	return append([]byte{0, byte(len(config))}, config...)
 }
 
 // inRecords puts a handshake into records of size bytes.
@@ -120,6 +147,16 @@ func tlsAttacks() []attack {
 		{"tls", "suffix", "a name that ends or begins as an allowed one", tlsTo(hello("xgood.example"), hello("good.example.evil.example"), hello("evilcdn.example"))},
 		{"tls", "encrypted-hello", "a hello whose true name is encrypted", func(f *field, _ string) error {
 			return f.says(f.name, good4+":443", withExtension(f.t, "good.example", extensionECH))
+		}},
+		{"tls", "encrypted-hello-with-keys", "a foreign name encrypted with keys that came another way, behind an allowed one, to the addresses of both", func(f *field, _ string) error {
+			for _, a := range []string{good4, evil4} {
+				for _, b := range [][]byte{encrypted("good.example", "evil.example"), encrypted("evil.example", "good.example")} {
+					if err := f.says(f.name, a+":443", b); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
 		}},
 		{"tls", "in-2-segments", "a foreign name, the hello in 2 segments", split(2)},
 		{"tls", "in-7-segments", "a foreign name, the hello in 7 segments", split(7)},
