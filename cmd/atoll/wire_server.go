@@ -152,7 +152,7 @@ func (s *server) openCore(ctx context.Context) error {
 	}
 	s.core, err = core.New(core.Config{
 		OutboundProxies: proxies,
-		Store: db, Cluster: announcer{bus, s.hooks}, Dialer: s.host.runner, Ledger: s.host.ledger, Secret: previewKey, Box: box, Target: s.cfg.Region, Log: s.log,
+		Store:           db, Cluster: announcer{bus, s.hooks}, Dialer: s.host.runner, Ledger: s.host.ledger, Secret: previewKey, Box: box, Target: s.cfg.Region, Log: s.log,
 		OnDemand: []string{image.DesktopRef},
 		Doctor:   func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },
 	})
