@@ -15,7 +15,7 @@ import (
 )
 
 // open loads the programs in a BPF file system of the test's own.
-func open(t *testing.T) *Filter {
+func open(t testing.TB) *Filter {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "bpf")
 	if err := kernel.Mount(dir); err != nil {
@@ -29,7 +29,7 @@ func open(t *testing.T) *Filter {
 	return openAt(t, dir)
 }
 
-func openAt(t *testing.T, dir string) *Filter {
+func openAt(t testing.TB, dir string) *Filter {
 	t.Helper()
 	f, err := Open(dir)
 	if err != nil {
