@@ -66,6 +66,7 @@ var names = map[string][]string{
 	"private-alias.example": {"CNAME rebind.example"},
 	"meta.example":          {"169.254.169.254", "fd00:ec2::254", "64:ff9b::a9fe:a9fe"},
 	"slow.example":          {good4},
+	"flip.example":          {"169.254.169.254", "10.0.0.1"},
 	"host.example":          {"192.0.2.65", "2001:db8:ffff::1"},
 	"proxy.example":         {proxy4},
 	"private-proxy.example": {"10.99.0.2"},
@@ -80,6 +81,7 @@ type world struct {
 	asked   *asked
 	roots   *x509.CertPool // of the internet's servers
 	got     received
+	flipped sync.Once    // done: flip.example is private
 	slow    sync.RWMutex // held: the name server keeps slow.example to itself
 }
 
@@ -155,6 +157,10 @@ func (w *world) serve() error {
 	for _, a := range []string{good4, evil4, good6, evil6} {
 		who := map[string]string{good4: "good", good6: "good", evil4: "evil", evil6: "evil"}[a]
 		h := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/to-metadata" {
+				http.Redirect(rw, r, "http://"+metadata4+"/latest/meta-data/", http.StatusFound)
+				return
+			}
 			if strings.HasPrefix(r.URL.Path, "/echo") {
 				w.got.echo(rw, r)
 				return
@@ -225,6 +231,12 @@ func (w *world) answerNames(u net.PacketConn) {
 		w.asked.add(name)
 		m := dnsmessage.Message{Header: dnsmessage.Header{ID: h.ID, Response: true, RecursionAvailable: true}, Questions: []dnsmessage.Question{q}}
 		m.Answers = records(q.Name, name, q.Type)
+		if name == "flip.example" && q.Type == dnsmessage.TypeA {
+			w.flipped.Do(func() { m.Answers = records(q.Name, "good.example", q.Type) })
+			for i := range m.Answers {
+				m.Answers[i].Header.TTL = 0
+			}
+		}
 		if names[name] == nil {
 			m.RCode = dnsmessage.RCodeNameError
 		}

@@ -51,6 +51,12 @@ func (g *received) echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-End", r.Header.Get("Authorization"))
 }
 
+func (g *received) forget() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.header, g.query, g.path, g.body = "", "", "", ""
+}
+
 func (g *received) take() (out struct {
 	header, query, path, body, ver string
 	length                         int64
