@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 )
 
 // webConn is a connection that the HTTP server owns.
@@ -17,6 +18,30 @@ type webConn struct {
 	*conn
 	once   sync.Once
 	closed func()
+	read   atomic.Bool // something came
+	judged atomic.Bool // a request was understood, and its host judged
+}
+
+// Read implements net.Conn.
+func (w *webConn) Read(b []byte) (int, error) {
+	n, err := w.conn.Read(b)
+	if n > 0 {
+		w.read.Store(true)
+	}
+	return n, err
+}
+
+// giveWeb hands a connection to the HTTP server, which by itself refuses what it
+// does not understand.
+func (p *proxy) giveWeb(c *conn) {
+	w := &webConn{conn: c}
+	w.closed = func() {
+		if w.read.Load() && !w.judged.Load() {
+			p.refused(c, "", errors.New("it was no request to one host"))
+		}
+		p.forget(c)
+	}
+	p.web.give(w)
 }
 
 func (w *webConn) Close() error {
@@ -128,6 +153,7 @@ func (p *proxy) forwarder() http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := connOf(r.Context())
+		c.judged.Store(true)
 		name, err := requestHost(r, c)
 		if err == nil {
 			err = p.permit(c.conn, name)

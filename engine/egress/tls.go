@@ -35,7 +35,7 @@ func (p *proxy) serve(c *conn) {
 		p.pass(c, nil)
 	case c.port == 80:
 		_ = c.SetReadDeadline(time.Time{})
-		p.web.give(&webConn{conn: c, closed: func() { p.forget(c) }})
+		p.giveWeb(c)
 	default:
 		reset(c.Conn)
 		p.forget(c)
