@@ -313,6 +313,19 @@ func (r *refusal) Error() string {
 	return r.host + " port " + strconv.Itoa(int(r.port)) + " is not allowed by this sandbox's network policy (" + r.decision.Rule + ": " + r.decision.Reason + ")"
 }
 
+// refusal says why a connection may not go on to its address.
+func (f *Filter) refusal(c *conn) error {
+	r := &refusal{host: c.to.Addr().String(), port: c.port, decision: policies.Decision{Rule: "blocked", Reason: "no sandbox may reach it"}}
+	policy := f.policyOf(c.slot)
+	if policy == nil {
+		return errors.New("the sandbox has no policy")
+	}
+	if d := policies.Decide(policy, policies.ConnectRequest{Address: c.to.Addr(), Protocol: policies.TCP, Port: c.port}); !d.Allow {
+		r.decision = d
+	}
+	return r
+}
+
 // dial connects to a name, by the sandbox's outbound proxy when it has one,
 // else at an address that the name resolves to and that sandboxes may reach.
 // Since that takes a while, the policy is asked once more at the end.

@@ -23,7 +23,7 @@ func (p *proxy) serve(c *conn) {
 	c.mu.Unlock()
 	switch {
 	case !byAddress && !p.filter.byName(c.slot):
-		p.refused(c, "", errors.New("the address is not allowed"))
+		p.refused(c, "", p.filter.refusal(c))
 		reset(c.Conn)
 		p.forget(c)
 	case c.port == 443:
