@@ -370,10 +370,17 @@ func (f *Filter) insertLocked(policy uint32, entries []keyed) error {
 
 // dropLocked removes the rules of a policy that no device uses any more.
 func (f *Filter) dropLocked(policy uint32) {
-	for _, k := range f.entries[policy] {
+	keys := f.entries[policy]
+	delete(f.entries, policy)
+	if len(keys) == 0 {
+		return
+	}
+	if _, err := f.objs.Rules.BatchDelete(keys, nil); err == nil {
+		return
+	}
+	for _, k := range keys { // tries have no batches before 5.13
 		_ = f.objs.Rules.Delete(k)
 	}
-	delete(f.entries, policy)
 }
 
 // prepare makes what is counted per sandbox.
