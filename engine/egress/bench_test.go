@@ -251,7 +251,7 @@ func BenchmarkCut(b *testing.B) {
 	must(b, networktest.In(w.net.NS, func() error { return w.sinks() }))
 	s := w.slot(rules(10))
 	var took []time.Duration
-	for range 60 {
+	for range 200 {
 		must(b, w.manager.Apply(b.Context(), s, rules(10)))
 		c, err := connect(s, "tcp", good4+":7001", wait)
 		must(b, err)
