@@ -40,6 +40,11 @@ type document struct {
 type docEgress struct {
 	Default string    `yaml:"default,omitempty"`
 	Rules   []docRule `yaml:"rules,omitempty"`
+	TLS     docTLS    `yaml:"tls,omitempty"`
+}
+
+type docTLS struct {
+	ECH string `yaml:"ech,omitempty"` // refuse, outer
 }
 
 type docRule struct {
@@ -175,6 +180,11 @@ func (d docEgress) egress(f *faults) Egress {
 		e.Default = Allow
 	default:
 		f.add("egress.default", "%q is neither allow nor deny", d.Default)
+	}
+	switch e.ECH = ECH(d.TLS.ECH); e.ECH {
+	case "", ECHRefuse, ECHOuter:
+	default:
+		f.add("egress.tls.ech", "%q is neither refuse nor outer", d.TLS.ECH)
 	}
 	if len(d.Rules) > maxRules {
 		f.add("egress.rules", "there are %d, of at most %d", len(d.Rules), maxRules)

@@ -143,7 +143,10 @@ func TestZeroPolicyRefusesEgress(t *testing.T) {
 }
 
 func TestOpenPolicyKeepsBlocks(t *testing.T) {
-	p := parsed(t, "name: open\negress: {default: allow}")
+	p := parsed(t, "name: open\negress: {default: allow, tls: {ech: outer}}")
+	if p.Egress.ECH != ECHOuter {
+		t.Errorf("ECH is %q", p.Egress.ECH)
+	}
 	for _, b := range Blocked() {
 		if d := Decide(p, ConnectRequest{Address: b.Prefix.Addr(), Protocol: TCP, Port: 80}); d.Allow {
 			t.Errorf("%s is open: %+v", b.Prefix, d)
@@ -169,6 +172,7 @@ func TestParseFaults(t *testing.T) {
 		{"name: x\nunknown: 1", "unknown"},
 		{"name: x\nname: y", "name"},
 		{"name: x\negress: {default: maybe}", "egress.default: "},
+		{"name: x\negress: {tls: {ech: maybe}}", "egress.tls.ech: "},
 		{"name: x\negress: {rules: [{name: r}]}", "egress.rules[0]: it neither"},
 		{"name: x\negress: {rules: [{name: r, allow: [a.example], deny: [b.example]}]}", "egress.rules[0]: it both"},
 		{"name: x\negress: {rules: [{name: r, allow: [a.example]}, {name: r, allow: [b.example]}]}", "egress.rules[1].name: "},

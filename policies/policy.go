@@ -36,7 +36,21 @@ const (
 type Egress struct {
 	Default Verdict // empty is Deny
 	Rules   []EgressRule
+	ECH     ECH // empty is ECHRefuse
 }
+
+// ECH says what becomes of a TLS hello whose true host name is encrypted, where
+// connections are judged by name. Browsers send one that hides nothing where
+// they know no keys, and nobody can tell the two apart.
+type ECH string
+
+// What can be done. ECHOuter judges the name outside and goes to that name's own
+// host, so that what is inside stays with what that host serves; a host that
+// fronts for others may serve them, too.
+const (
+	ECHRefuse ECH = "refuse"
+	ECHOuter  ECH = "outer"
+)
 
 // EgressRule matches a connection when one of its targets and one of its ports
 // do.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -47,6 +48,12 @@ func TestMachineSealedTraffic(t *testing.T) {
 	if a, b := authority(sb.ID), authority(fork.ID); a == b || !strings.Contains(b, "BEGIN CERTIFICATE") {
 		t.Errorf("a fork trusts its parent's certificate: %q", b)
 	}
+	// What a process sees, and what a saved disk would hold.
+	for _, id := range []string{sb.ID, fork.ID} {
+		if _, out := m.sh(id, `grep -rla -D skip '`+value[:len(value)-1]+`[t]' /proc/[0-9]*/environ /proc/[0-9]*/cmdline /etc /home /root /run /tmp 2>/dev/null`); strings.TrimSpace(out) != "" {
+			t.Errorf("the value is in the sandbox: %s", out)
+		}
+	}
 	m.must("POST", "/api/sandbox/"+sb.ID+"/stop", nil, nil)
 	m.must("POST", "/api/sandbox/"+sb.ID+"/start", nil, nil)
 	works("started again", sb.ID)
@@ -66,5 +73,8 @@ func TestMachineSealedTraffic(t *testing.T) {
 	}
 	if strings.Contains(m.log(), value) {
 		t.Error("the value is in the server's log")
+	}
+	if out, _ := exec.Command("grep", "-rlaF", "--exclude-dir=pool", "--exclude-dir=containerd", "--exclude=pool.img", value, m.home).Output(); len(out) > 0 {
+		t.Errorf("the value lies in the server's files: %s", out)
 	}
 }

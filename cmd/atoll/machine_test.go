@@ -170,6 +170,13 @@ func startMachine(t *testing.T, args ...string) *machine {
 // start runs the server and waits until it is ready.
 func (m *machine) start() {
 	m.t.Helper()
+	m.launch()
+	m.waitReady()
+}
+
+// launch runs the server.
+func (m *machine) launch() {
+	m.t.Helper()
 	log, err := os.OpenFile(m.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		m.t.Fatal(err)
@@ -184,6 +191,10 @@ func (m *machine) start() {
 	ended := make(chan struct{})
 	m.ended = ended
 	go func(c *exec.Cmd) { _ = c.Wait(); close(ended) }(m.cmd)
+}
+
+func (m *machine) waitReady() {
+	m.t.Helper()
 	deadline := time.Now().Add(60 * time.Second)
 	for {
 		res, err := http.Get(m.url + "/readyz")

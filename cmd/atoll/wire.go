@@ -187,7 +187,11 @@ func (h *host) openFilter() error {
 		h.unfiltered = err
 		return nil
 	}
-	f, err := egress.Open(h.bpfDir(), h.log)
+	proxies, err := h.cfg.ProxyNetworks()
+	if err != nil {
+		return err
+	}
+	f, err := egress.Open(h.bpfDir(), proxies, h.log)
 	if engine.KindOf(err) == engine.KindUnsupported {
 		h.log.Warn("network lists cannot be enforced", "err", err)
 		h.unfiltered = err

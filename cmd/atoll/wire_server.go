@@ -151,8 +151,12 @@ func (s *server) openCore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	proxies, err := s.cfg.ProxyNetworks()
+	if err != nil {
+		return err
+	}
 	s.core, err = core.New(core.Config{
-		Store: db, Cluster: announcer{bus, s.hooks}, Dialer: s.host.runner, Ledger: s.host.ledger, Secret: previewKey, Box: box, PolicyHosts: policyHosts, Target: s.cfg.Region, Log: s.log,
+		Store: db, Cluster: announcer{bus, s.hooks}, Dialer: s.host.runner, Ledger: s.host.ledger, Secret: previewKey, Box: box, PolicyHosts: policyHosts, OutboundProxies: proxies, Target: s.cfg.Region, Log: s.log,
 		OnDemand: []string{image.DesktopRef}, Tools: mcp.Names(),
 		Identities: s.identities(), SignUp: s.cfg.OIDCSignUp,
 		Doctor: func(ctx context.Context) (engine.Report, error) { return s.host.doctor(ctx) },

@@ -135,6 +135,8 @@ static __always_inline bool same_mac(const __u8 *a, const __u8 *b)
 
 /* ---- events and counters ---- */
 
+#define WAKE_AT (256 << 10) /* bytes in the ring, of 1 MiB, at which the reader is woken in any case */
+
 /* Races between processors cost accuracy only. */
 static __always_inline bool spend(__u32 sandbox, bool flow)
 {
@@ -202,7 +204,10 @@ static __noinline int emit(struct __sk_buff *skb, const struct cfg *c, const str
 		e->rx_packets = r->flow->rx_packets;
 		e->rx_bytes = r->flow->rx_bytes;
 	}
-	bpf_ringbuf_submit(e, 0);
+	/* To wake the reader for each connection costs the connection a quarter of
+	 * its time, so that news that can wait is left for it to find. */
+	bool waits = (r->type == EVENT_NEW || r->type == EVENT_CLOSE) && bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) < WAKE_AT;
+	bpf_ringbuf_submit(e, waits ? BPF_RB_NO_WAKEUP : 0);
 	return 0;
 }
 
@@ -432,6 +437,14 @@ __noinline int judge(const struct cfg *c, const struct packet *p, int again, str
 		if (b) {
 			d->rule = *b;
 			d->reason = REASON_BLOCKED;
+			return 0;
+		}
+	}
+	if (allowed == 1 && (c->flags & CFG_PROXY_ALL)) {
+		d->proxy = wants_proxy(c, p);
+		/* Clients that cannot have QUIC ask over TCP, where the proxy sees it. */
+		if (proto == IPPROTO_UDP && port == 443) {
+			d->reason = REASON_QUIC;
 			return 0;
 		}
 	}
@@ -681,16 +694,33 @@ static __always_inline void account(struct __sk_buff *skb, const struct cfg *c, 
 		return;
 	__u8 was = f->state, other = mine ^ (FLOW_FIN_LOCAL | FLOW_FIN_REMOTE);
 	f->state |= (p->tcp_flags & 4) ? FLOW_RST : mine;
-	if (!(was & FLOW_RST) && ((p->tcp_flags & 4) || ((was & other) && !(was & mine)))) {
+	if ((c->flags & CFG_LOG_ALLOW) && !(was & FLOW_RST) && ((p->tcp_flags & 4) || ((was & other) && !(was & mine)))) {
 		struct report r = { .type = EVENT_CLOSE, .dir = f->dir, .rule = f->rule, .domain = f->domain, .cookie = f->cookie, .flow = f };
 		emit(skb, c, p, &r);
 	}
 }
 
+/* How much of a packet the parser looks at. */
+static __always_inline __u32 headers(void *data, void *end)
+{
+	struct ethhdr *eth = data;
+	if (data + 54 <= end && eth->h_proto == bpf_htons(ETH_P_IP) && *((__u8 *)data + 14) == 0x45)
+		return 54;
+	if (data + 74 <= end && eth->h_proto == bpf_htons(ETH_P_IPV6) && *((__u8 *)data + 20) != IPPROTO_FRAGMENT)
+		return 74;
+	return PULL;
+}
+
+/* Pulls into one piece what is not, and no more: it copies the packet's head,
+ * which costs as much as all the rest. */
 static __always_inline void *ethernet(struct __sk_buff *skb)
 {
-	if ((void *)(long)skb->data + PULL > (void *)(long)skb->data_end)
-		bpf_skb_pull_data(skb, skb->len < PULL ? skb->len : PULL);
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 need = headers(data, end);
+	if (need > skb->len)
+		need = skb->len;
+	if (data + need > end)
+		bpf_skb_pull_data(skb, need);
 	struct ethhdr *eth = (void *)(long)skb->data;
 	return (void *)(eth + 1) > (void *)(long)skb->data_end ? 0 : eth;
 }

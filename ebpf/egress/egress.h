@@ -48,12 +48,13 @@ struct frag6_hdr {
 enum cfg_flags {
 	CFG_DEFAULT_ALLOW = 1 << 0, /* what no rule matches is allowed */
 	CFG_REFUSE        = 1 << 1, /* answer denials with RST or ICMP, instead of silence */
-	CFG_LOG_ALLOW     = 1 << 2, /* an event for each allowed flow */
+	CFG_LOG_ALLOW     = 1 << 2, /* events for the beginning and the end of each allowed flow */
 	CFG_PROXY         = 1 << 3, /* TCP 80 and 443 that no address rule decides go to the proxy */
 	CFG_NO_QUIC       = 1 << 4, /* UDP 443 is refused unless an address rule allows it */
 	CFG_DNS           = 1 << 5, /* the gateway's DNS port is open */
 	CFG_LEARN         = 1 << 6, /* report what would be denied, and let it pass */
 	CFG_INBOUND       = 1 << 7, /* new flows to the sandbox are allowed */
+	CFG_PROXY_ALL     = 1 << 8, /* with CFG_PROXY: what an address rule allows goes there, too */
 };
 
 /* The value is replaced as a whole in a hash map, so a reader sees the old or

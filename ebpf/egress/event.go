@@ -68,16 +68,25 @@ func (f *Filter) Events() (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the egress events: %w", err)
 	}
+	r.SetDeadline(time.Now().Add(lookEvery))
 	return &Reader{r}, nil
 }
 
 // Close ends Read.
 func (r *Reader) Close() error { return r.ring.Close() }
 
+// lookEvery is how long news of allowed flows may lie in the ring: the kernel
+// wakes the reader for refusals only, or when much has gathered.
+const lookEvery = 25 * time.Millisecond
+
 // Read waits for the next event. It returns os.ErrClosed after Close.
 func (r *Reader) Read() (Event, error) {
 	for {
 		rec, err := r.ring.Read()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			r.ring.SetDeadline(time.Now().Add(lookEvery))
+			continue
+		}
 		if errors.Is(err, ringbuf.ErrClosed) {
 			return Event{}, os.ErrClosed
 		}

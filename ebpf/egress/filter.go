@@ -98,14 +98,19 @@ func flowTable() *ebpf.MapSpec {
 	}
 }
 
-// adopt reads which policies are in use and drops the rules of all others.
+// adopt forgets devices that went while nobody looked, reads which policies are
+// in use, and drops the rules of all others.
 func (f *Filter) adopt() error {
 	used := map[uint32]bool{}
-	var device uint32
-	var c bpfCfg
-	for it := f.objs.Devices.Iterate(); it.Next(&device, &c); {
-		used[c.Policy] = true
+	for device, c := range f.configs() {
 		f.nextPolicy = max(f.nextPolicy, c.Policy+1)
+		if !kernel.Gone(int(device)) {
+			used[c.Policy] = true
+			continue
+		}
+		if err := f.shutLocked(int(device), c); err != nil {
+			return fmt.Errorf("forget device %d, which is gone: %w", device, err)
+		}
 	}
 	var key bpfRuleKey
 	var rule bpfRule
@@ -129,24 +134,43 @@ func (f *Filter) adopt() error {
 func (f *Filter) Close() error { return f.objs.Close() }
 
 // Attach puts the programs on a device and closes it until Apply. A device
-// that has them already gets those of this process and keeps its policy.
+// that has them already gets those of this process and keeps its policy and its
+// flows; whatever is known under the index or slot of another one, which may be
+// that of a device that went, is forgotten.
 func (f *Filter) Attach(d Device) error {
 	if d.Slot < 0 || d.Slot >= int(f.objs.Flows.MaxEntries()) {
 		return fmt.Errorf("slot %d of device %s is out of range", d.Slot, d.Name)
 	}
-	if err := f.makeFlows(uint32(d.Slot)); err != nil {
-		return err
-	}
+	kept := true
 	for _, a := range []struct {
 		pin       string
 		program   *ebpf.Program
 		direction kernel.Direction
 	}{{"in", f.objs.FromSandbox, kernel.Ingress}, {"out", f.objs.ToSandbox, kernel.Egress}} {
-		if err := kernel.Attach(d.Index, a.program, a.direction, f.pin(d, a.pin)); err != nil {
+		had, err := kernel.Attach(d.Index, a.program, a.direction, f.pin(d, a.pin))
+		if err != nil {
 			return errors.Join(fmt.Errorf("attach the egress programs to %s: %w", d.Name, err), f.Detach(d))
 		}
+		kept = kept && had
 	}
-	return nil
+	if !kept {
+		if err := f.clear(d); err != nil {
+			return errors.Join(fmt.Errorf("clear the way for %s: %w", d.Name, err), f.Detach(d))
+		}
+	}
+	return f.makeFlows(uint32(d.Slot))
+}
+
+// clear forgets what is known of another device under this one's index or slot.
+func (f *Filter) clear(d Device) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c, had := f.config(d.Index); had {
+		if err := f.shutLocked(d.Index, c); err != nil {
+			return err
+		}
+	}
+	return gone(f.objs.Flows.Delete(uint32(d.Slot)))
 }
 
 func (f *Filter) pin(d Device, end string) string {
@@ -174,11 +198,8 @@ func (f *Filter) Detach(d Device) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var errs []error
-	var c bpfCfg
-	if err := f.objs.Devices.Lookup(uint32(d.Index), &c); err == nil {
-		errs = append(errs, gone(f.objs.Devices.Delete(uint32(d.Index))))
-		f.dropLocked(c.Policy)
-		errs = append(errs, f.forget(c.Sandbox))
+	if c, had := f.config(d.Index); had && int(c.Slot) == d.Slot { // else the index is another one's by now
+		errs = append(errs, f.shutLocked(d.Index, c))
 	}
 	for _, end := range []string{"in", "out"} {
 		if err := os.Remove(f.pin(d, end)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -218,7 +239,7 @@ func (f *Filter) Apply(d Device, sandbox uint32, p Policy) error {
 		f.dropLocked(policy)
 		return fmt.Errorf("write the rules of %s: %w", d.Name, err)
 	}
-	old, had := f.config(d)
+	old, had := f.config(d.Index)
 	if had && old.Sandbox != sandbox {
 		if err := f.forget(old.Sandbox); err != nil {
 			return err
@@ -244,20 +265,39 @@ func (f *Filter) Apply(d Device, sandbox uint32, p Policy) error {
 func (f *Filter) Shut(d Device) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c, had := f.config(d)
+	c, had := f.config(d.Index)
 	if !had {
 		return nil
 	}
-	if err := f.objs.Devices.Delete(uint32(d.Index)); err != nil {
+	if err := f.shutLocked(d.Index, c); err != nil {
 		return fmt.Errorf("shut %s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// shutLocked removes the entry c of a device and what belongs to it.
+func (f *Filter) shutLocked(device int, c bpfCfg) error {
+	if err := gone(f.objs.Devices.Delete(uint32(device))); err != nil {
+		return err
 	}
 	f.dropLocked(c.Policy)
 	return f.forget(c.Sandbox)
 }
 
-func (f *Filter) config(d Device) (c bpfCfg, ok bool) {
-	err := f.objs.Devices.Lookup(uint32(d.Index), &c)
+func (f *Filter) config(device int) (c bpfCfg, ok bool) {
+	err := f.objs.Devices.Lookup(uint32(device), &c)
 	return c, err == nil
+}
+
+// configs returns the entries of all devices, by index.
+func (f *Filter) configs() map[uint32]bpfCfg {
+	all := map[uint32]bpfCfg{}
+	var device uint32
+	var c bpfCfg
+	for it := f.objs.Devices.Iterate(); it.Next(&device, &c); {
+		all[device] = c
+	}
+	return all
 }
 
 func configOf(d Device, sandbox uint32, p Policy) bpfCfg {
@@ -275,6 +315,7 @@ func configOf(d Device, sandbox uint32, p Policy) bpfCfg {
 		{p.Proxy, flagProxy | flagNoQUIC},
 		{d.DNSPort != 0 && !p.NoRelay, flagDNS},
 		{p.Learn, flagLearn},
+		{p.Proxy && p.ProxyAll, flagProxyAll},
 	} {
 		if b.on {
 			c.Flags |= b.flag
@@ -293,6 +334,8 @@ const (
 	flagNoQUIC
 	flagDNS
 	flagLearn
+	_ // inbound
+	flagProxyAll
 )
 
 // order brings an IPv4 address into the form of the wire.
@@ -327,10 +370,17 @@ func (f *Filter) insertLocked(policy uint32, entries []keyed) error {
 
 // dropLocked removes the rules of a policy that no device uses any more.
 func (f *Filter) dropLocked(policy uint32) {
-	for _, k := range f.entries[policy] {
+	keys := f.entries[policy]
+	delete(f.entries, policy)
+	if len(keys) == 0 {
+		return
+	}
+	if _, err := f.objs.Rules.BatchDelete(keys, nil); err == nil {
+		return
+	}
+	for _, k := range keys { // tries have no batches before 5.13
 		_ = f.objs.Rules.Delete(k)
 	}
-	delete(f.entries, policy)
 }
 
 // prepare makes what is counted per sandbox.
@@ -376,16 +426,39 @@ func (f *Filter) SetBlocked(networks map[netip.Prefix]uint32) error {
 	return errors.Join(errs...)
 }
 
-// Devices returns the indexes of the devices that have a policy, with the
-// number of their sandbox.
-func (f *Filter) Devices() map[int]uint32 {
-	out := map[int]uint32{}
-	var device uint32
-	var c bpfCfg
-	for it := f.objs.Devices.Iterate(); it.Next(&device, &c); {
-		out[int(device)] = c.Sandbox
+// Sandbox returns the number of the sandbox whose policy a device has, if any.
+func (f *Filter) Sandbox(d Device) (uint32, bool) {
+	c, had := f.config(d.Index)
+	return c.Sandbox, had
+}
+
+// Sandboxes returns the numbers of all sandboxes that have a policy.
+func (f *Filter) Sandboxes() []uint32 {
+	var all []uint32
+	for _, c := range f.configs() {
+		all = append(all, c.Sandbox)
 	}
-	return out
+	return all
+}
+
+// SetLogAllow changes LogAllow of every policy in force.
+func (f *Filter) SetLogAllow(on bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for device, c := range f.configs() {
+		flags := c.Flags &^ flagLogAllow
+		if on {
+			flags |= flagLogAllow
+		}
+		if flags == c.Flags {
+			continue
+		}
+		c.Flags = flags
+		if err := f.objs.Devices.Put(device, c); err != nil {
+			return fmt.Errorf("change what device %d reports: %w", device, err)
+		}
+	}
+	return nil
 }
 
 // bootNow is the clock that expiries are compared with.

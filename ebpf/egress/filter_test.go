@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 )
 
 // open loads the programs in a BPF file system of the test's own.
-func open(t *testing.T) *Filter {
+func open(t testing.TB) *Filter {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "bpf")
 	if err := kernel.Mount(dir); err != nil {
@@ -28,7 +29,7 @@ func open(t *testing.T) *Filter {
 	return openAt(t, dir)
 }
 
-func openAt(t *testing.T, dir string) *Filter {
+func openAt(t testing.TB, dir string) *Filter {
 	t.Helper()
 	f, err := Open(dir)
 	if err != nil {
@@ -332,8 +333,8 @@ func TestAdoption(t *testing.T) {
 	}
 
 	g := openAt(t, filepath.Dir(f.dir))
-	if got := g.Devices(); len(got) != 1 || got[loopback.Index] != 5 {
-		t.Errorf("adopted devices %v", got)
+	if got := g.Sandboxes(); !slices.Equal(got, []uint32{5}) {
+		t.Errorf("adopted sandboxes %v", got)
 	}
 	if !passes(t, g.objs.FromSandbox, p) {
 		t.Error("the policy was lost")

@@ -37,13 +37,16 @@ type Rule struct {
 type Policy struct {
 	DefaultAllow bool
 	Rules        []Rule
-	LogAllow     bool // an event for each flow that is allowed
+	LogAllow     bool // events for the beginning and the end of each flow that is allowed
 	Learn        bool // report what would be refused and let it pass; the block list holds
 	Silent       bool // drop without an answer
 	NoRelay      bool // the name relay is closed too
 	// Proxy marks TCP to 80 and 443 that no rule about an address decides with
 	// MarkProxy, for the guard to redirect, and refuses UDP to 443.
 	Proxy bool
+	// ProxyAll, with Proxy, leads there what a rule about an address allows,
+	// too, and refuses UDP to 443 even then.
+	ProxyAll bool
 }
 
 // keyed is one entry of the trie.

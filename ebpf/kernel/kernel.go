@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -65,11 +66,11 @@ const (
 // that it stays without this process. A link pinned there before gets the new
 // program in one step, without a moment of none. Kernels before 6.6 have no
 // such links: there the program becomes a filter of the device, which needs no
-// pin.
-func Attach(device int, p *ebpf.Program, d Direction, pin string) error {
+// pin. It tells whether the device had a program of ours before.
+func Attach(device int, p *ebpf.Program, d Direction, pin string) (had bool, err error) {
 	kept, err := update(device, p, pin)
 	if kept || err != nil {
-		return err
+		return kept, err
 	}
 	at := ebpf.AttachTCXIngress
 	if d == Egress {
@@ -80,13 +81,20 @@ func Attach(device int, p *ebpf.Program, d Direction, pin string) error {
 		return attachFilter(device, p, d)
 	}
 	if err != nil {
-		return fmt.Errorf("attach to device %d: %w", device, err)
+		return false, fmt.Errorf("attach to device %d: %w", device, err)
 	}
 	defer l.Close()
 	if err := l.Pin(pin); err != nil {
-		return fmt.Errorf("pin %s: %w", pin, err)
+		return false, fmt.Errorf("pin %s: %w", pin, err)
 	}
-	return nil
+	return false, nil
+}
+
+// Gone tells whether there is surely no device of this index.
+func Gone(device int) bool {
+	_, err := netlink.LinkByIndex(device)
+	var not netlink.LinkNotFoundError
+	return errors.As(err, &not)
 }
 
 // update gives a pinned link the new program. It removes a pin whose device is
@@ -114,23 +122,39 @@ func update(device int, p *ebpf.Program, pin string) (bool, error) {
 
 // attachFilter is the way of kernels without TCX. One handle and priority make
 // a replacement atomic.
-func attachFilter(device int, p *ebpf.Program, d Direction) error {
+func attachFilter(device int, p *ebpf.Program, d Direction) (had bool, err error) {
 	q := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: device, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
 	}}
 	if err := netlink.QdiscAdd(q); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add the queueing discipline of device %d: %w", device, err)
+		return false, fmt.Errorf("add the queueing discipline of device %d: %w", device, err)
 	}
 	parent := uint32(netlink.HANDLE_MIN_INGRESS)
 	if d == Egress {
 		parent = netlink.HANDLE_MIN_EGRESS
 	}
-	err := netlink.FilterReplace(&netlink.BpfFilter{
+	if had, err = hasFilter(device, parent); err != nil {
+		return false, err
+	}
+	err = netlink.FilterReplace(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: device, Parent: parent, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1},
-		Fd:          p.FD(), Name: "atoll", DirectAction: true,
+		Fd:          p.FD(), Name: filterName, DirectAction: true,
 	})
 	if err != nil {
-		return fmt.Errorf("add a filter to device %d: %w", device, err)
+		return false, fmt.Errorf("add a filter to device %d: %w", device, err)
 	}
-	return nil
+	return had, nil
+}
+
+const filterName = "atoll"
+
+func hasFilter(device int, parent uint32) (bool, error) {
+	all, err := netlink.FilterList(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: device}}, parent)
+	if err != nil {
+		return false, fmt.Errorf("list the filters of device %d: %w", device, err)
+	}
+	return slices.ContainsFunc(all, func(f netlink.Filter) bool {
+		b, ok := f.(*netlink.BpfFilter)
+		return ok && b.Name == filterName
+	}), nil
 }

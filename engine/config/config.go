@@ -73,6 +73,9 @@ type Config struct {
 	// WebhooksPrivate lets webhooks go to addresses that are not of the public
 	// internet, this host's own included, and in the clear.
 	WebhooksPrivate bool `koanf:"webhooks_private"`
+	// OutboundProxies are networks, or addresses, outside of the public internet
+	// that sandboxes may have their outbound proxy in.
+	OutboundProxies string `koanf:"outbound_proxies"`
 	// Region is the name that sandboxes report as their target.
 	Region string `koanf:"region"`
 
@@ -205,6 +208,9 @@ func (c Config) Validate() error {
 	if _, err := c.PolicyVariables(); err != nil {
 		bad("policy_hosts", "%v", err)
 	}
+	if _, err := c.ProxyNetworks(); err != nil {
+		bad("outbound_proxies", "%v", err)
+	}
 	switch c.LogLevel {
 	case "debug", "info", "warn", "error":
 	default:
@@ -213,10 +219,32 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// list splits what commas or blanks separate.
+func list(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// ProxyNetworks parses OutboundProxies.
+func (c Config) ProxyNetworks() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, s := range list(c.OutboundProxies) {
+		n, err := netip.ParsePrefix(s)
+		if err != nil {
+			a, aerr := netip.ParseAddr(s)
+			if aerr != nil {
+				return nil, fmt.Errorf("%q is neither a network nor an address", s)
+			}
+			n = netip.PrefixFrom(a, a.BitLen())
+		}
+		out = append(out, n.Masked())
+	}
+	return out, nil
+}
+
 // DNS parses Resolvers. Empty means the host's.
 func (c Config) DNS() ([]netip.AddrPort, error) {
 	var out []netip.AddrPort
-	for _, s := range strings.FieldsFunc(c.Resolvers, func(r rune) bool { return r == ',' || r == ' ' }) {
+	for _, s := range list(c.Resolvers) {
 		ap, err := netip.ParseAddrPort(s)
 		if err != nil {
 			a, aerr := netip.ParseAddr(s)

@@ -92,6 +92,11 @@ func (s sandboxes) resize(ctx context.Context, sb *store.Sandbox, want engine.Re
 // Update changes labels, timers, visibility and network policy. Only the
 // last waits for other changes, since it reaches the runner.
 func (s sandboxes) Update(ctx context.Context, ref engine.SandboxRef, u engine.UpdateSandbox) (engine.Sandbox, error) {
+	if u.Network != nil {
+		if err := checkProxy(*u.Network, s.OutboundProxies); err != nil {
+			return engine.Sandbox{}, err
+		}
+	}
 	if err := firstError(ctx.Err(), checkUpdate(u)); err != nil {
 		return engine.Sandbox{}, public(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -147,6 +148,7 @@ type Config struct {
 	Tools           []string                                         // MCP tools and toolsets that keys may be limited to; empty: any name
 	Identities      engine.Identities                                // checks access tokens; nil: only keys are taken
 	SignUp          bool                                             // make users of those whom Identities knows and the server does not
+	OutboundProxies []netip.Prefix                                   // private networks that sandboxes may have their outbound proxy in
 	Target          string                                           // region of sandboxes whose caller names none; empty: local
 	Lifecycle       *engine.Lifecycle                                // timers of sandboxes whose caller sets none
 	Doctor          func(ctx context.Context) (engine.Report, error) // what this host can do

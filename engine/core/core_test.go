@@ -205,6 +205,8 @@ func TestCreateRefuses(t *testing.T) {
 		"timer":              {func(q *engine.CreateSandbox) { q.Lifecycle = &engine.Lifecycle{AutoStop: -1} }, engine.KindInvalid, "autoStop"},
 		"CIDR":               {func(q *engine.CreateSandbox) { q.Network.AllowCIDRs = []string{"10.0.0.1"} }, engine.KindInvalid, `"10.0.0.1"`},
 		"domain":             {func(q *engine.CreateSandbox) { q.Network.AllowDomains = []string{"a b"} }, engine.KindInvalid, "domain"},
+		"proxy on the host":  {func(q *engine.CreateSandbox) { q.Network.OutboundProxyURL = "http://127.0.0.1:3128" }, engine.KindInvalid, "private"},
+		"proxy at metadata":  {func(q *engine.CreateSandbox) { q.Network.OutboundProxyURL = "http://[::ffff:169.254.169.254]" }, engine.KindInvalid, "private"},
 		"proxy":              {func(q *engine.CreateSandbox) { q.Network.OutboundProxyURL = "file:///etc" }, engine.KindInvalid, "proxy"},
 	} {
 		req := engine.CreateSandbox{OrganizationID: org}

@@ -41,7 +41,7 @@ func (s sandboxes) Create(ctx context.Context, req engine.CreateSandbox) (engine
 	watch := newStopwatch(s.Now)
 	labels, err := labelled(engine.ScopeOf(ctx), req.Labels)
 	req.Labels = labels
-	if err := firstError(ctx.Err(), err, checkCreate(req)); err != nil {
+	if err := firstError(ctx.Err(), err, checkCreate(req), checkProxy(req.Network, s.OutboundProxies)); err != nil {
 		return engine.Sandbox{}, public(err)
 	}
 	if req.IdempotencyKey == "" {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -210,8 +211,29 @@ func checkNetwork(p engine.NetworkPolicy) error {
 		return nil
 	}
 	u, err := url.Parse(p.OutboundProxyURL)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return invalid("outbound proxy URL is not an http or https URL").WithHint("use a form like http://proxy.example.com:3128")
+	}
+	return nil
+}
+
+// checkProxy refuses an outbound proxy whose URL has a private address that is
+// in none of the networks allowed. What a name in it resolves to is judged by
+// the runner, with each connection.
+func checkProxy(p engine.NetworkPolicy, allowed []netip.Prefix) error {
+	u, err := url.Parse(p.OutboundProxyURL)
+	if err != nil {
+		return nil // checkNetwork says so
+	}
+	a, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		return nil // a name
+	}
+	a = a.Unmap()
+	holds := func(n netip.Prefix) bool { return n.Contains(a) }
+	_, blocked := policies.BlockedAddress(a)
+	if !slices.ContainsFunc(allowed, holds) && (blocked || slices.ContainsFunc(engine.PrivatePrefixes(), holds)) {
+		return invalid("the outbound proxy's address %s is a private one", a).WithHint("the operator may allow its network with outbound_proxies")
 	}
 	return nil
 }

@@ -286,6 +286,18 @@ func nameAttacks() []attack {
 			}
 			return nil
 		}},
+		{"name", "rebind-ttl-0", "an allowed name that resolves to its host at first, without time to live, and to private addresses from then on", func(f *field, mark string) error {
+			if code, got, err := lookup(f.name, "flip.example", dnsmessage.TypeA); err != nil || code != 0 || len(got) != 1 {
+				return fmt.Errorf("the first answer: %v %v %v", code, got, err)
+			}
+			if _, got, err := lookup(f.name, "flip.example", dnsmessage.TypeA); err != nil || len(got) != 0 {
+				return fmt.Errorf("the second answer: %v, %v", got, err)
+			}
+			if got, err := get(f.name, "flip.example", good4+":443"); err == nil {
+				return fmt.Errorf("by the proxy: %q", got)
+			}
+			return f.reaches(f.name, "tcp", metadata4+":443", mark)
+		}},
 		{"name", "suffix", "names that end or begin as an allowed one", refused("evilcdn.example", "cdn.example", "cdn.example.evil.example", "good.example.evil.example", "xgood.example", "good.example-evil.example", "a.cdn.example.evil.example")},
 		{"name", "spelling", "spellings that some parsers take for an allowed name", func(f *field, mark string) error {
 			for _, n := range []string{"good.example\x00.evil.example", "good.example .evil.example", "good.example/.evil.example", "gооd.example", "evil.example#good.example", "good.example@evil.example", "203.0.113.9", "0xcb007109", "3405803785", "[2001:db8:2::9]"} {

@@ -236,6 +236,21 @@ func rawAttacks() []attack {
 			}
 			return f.send(f.list, out...)
 		}},
+		{"raw", "dhcp", "data in the messages of a DHCP client and server, over IPv4 and IPv6, by broadcast and to foreign addresses", every(func(s network.Slot, mark string) [][]byte {
+			var out [][]byte
+			for _, ports := range [][2]uint16{{68, 67}, {67, 68}} {
+				for _, to := range []string{"255.255.255.255", evil4} {
+					for _, from := range []string{"0.0.0.0", s.Addr4.String()} {
+						out = append(out, ether(everybody, network.InsideMAC(), unix.ETH_P_IP,
+							packet4(addr(from), addr(to), unix.IPPROTO_UDP, 0, 0, nil, datagram(addr(from), addr(to), ports[0], ports[1], mark))))
+					}
+				}
+			}
+			for _, to := range []string{"ff02::1:2", "ff05::1:3", evil6} {
+				out = append(out, ip6(s, to, unix.IPPROTO_UDP, datagram(s.Addr6, addr(to), 546, 547, mark)))
+			}
+			return out
+		})},
 		{"raw", "headers", "wrong versions, lengths and short headers", frames(theList, func(s network.Slot, mark string) [][]byte {
 			var out [][]byte
 			for _, change := range []func([]byte){

@@ -1,7 +1,11 @@
 package egress
 
 import (
+	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
@@ -50,6 +54,13 @@ func metadataAttacks() []attack {
 			_, _, _ = lookup(f.name, "meta.example", dnsmessage.TypeA)
 			_, _, _ = lookup(f.name, "meta.example", dnsmessage.TypeAAAA)
 			return f.send(f.name, tcp4(f.name, metadata4, 80, flagSYN, mark), tcp4(f.name, metadata4, 443, flagSYN, mark))
+		}},
+		{"metadata", "redirect", "an allowed host sends the client on to the metadata service, which it asks at once", func(f *field, mark string) error {
+			got, err := plain(f.name, good4+":80", "GET /to-metadata HTTP/1.1\r\nHost: good.example\r\nConnection: close\r\n\r\n")
+			if err != nil || !strings.HasPrefix(got, "302") {
+				return fmt.Errorf("no redirect, so nothing is proven: %q, %v", got, err)
+			}
+			return f.says(f.name, metadata4+":80", []byte("GET /"+mark+" HTTP/1.1\r\nHost: "+metadata4+"\r\n\r\n"))
 		}},
 		{"metadata", "listed", "a list that names the metadata service's network", func(f *field, mark string) error {
 			s := f.slot(networks("169.254.0.0/16", "0.0.0.0/0", "::/0"))
@@ -119,6 +130,26 @@ func hostAttacks() []attack {
 				}
 			}
 			return nil
+		}},
+		{"host", "abstract-sockets", "Unix sockets without a file, as container runtimes have had for their shims", func(f *field, _ string) error {
+			l, err := net.Listen("unix", "@atoll-attack/shim")
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			if c, err := net.Dial("unix", "@atoll-attack/shim"); err != nil {
+				return fmt.Errorf("no such socket, so nothing is proven: %w", err)
+			} else {
+				c.Close()
+			}
+			return networktest.In(f.open.NetNS, func() error {
+				c, err := net.Dial("unix", "@atoll-attack/shim")
+				if err != nil {
+					return nil
+				}
+				c.Close()
+				return errors.New("connected")
+			})
 		}},
 		{"host", "loopback", "the host's loopback and unspecified addresses in frames", func(f *field, mark string) error {
 			for _, s := range []network.Slot{f.open, f.list, f.name} {

@@ -51,7 +51,7 @@ func newField(t *testing.T) *field {
 	f.told = watchEvents(t, f.filter)
 	f.deny = f.slot(engine.NetworkPolicy{BlockAll: true})
 	f.list = f.slot(networks(good4+"/32", good6+"/128"))
-	f.name = f.slot(domains("good.example", "*.cdn.example", "meta.example", "host.example", "rebind.example", "half.example", "alias.example", "private-alias.example"))
+	f.name = f.slot(domains("good.example", "*.cdn.example", "meta.example", "host.example", "rebind.example", "half.example", "alias.example", "private-alias.example", "flip.example"))
 	f.open = f.slot(engine.NetworkPolicy{})
 	f.victim = f.slot(engine.NetworkPolicy{})
 	f.listen()
@@ -133,7 +133,7 @@ func (e *ear) forget() {
 // send to. A frame for any other address is a leak.
 var expected = map[netip.Addr]bool{
 	netip.MustParseAddr(good4): true, netip.MustParseAddr(good6): true,
-	netip.MustParseAddr("192.0.2.66"): true, netip.MustParseAddr("2001:db8:ffff::2"): true,
+	netip.MustParseAddr(proxy4): true, netip.MustParseAddr("192.0.2.66"): true, netip.MustParseAddr("2001:db8:ffff::2"): true,
 }
 
 // escaped tells whether a frame behind the uplink ought not to be there. The

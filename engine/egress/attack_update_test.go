@@ -299,6 +299,57 @@ func TestAttacksOnLifecycle(t *testing.T) {
 			}
 			return nil
 		}},
+		{"lifecycle", "warm-claim", "frames without pause from a member of the warm pool, through the moment it becomes somebody's sandbox", func(f *field, mark string) error {
+			for _, p := range []engine.NetworkPolicy{networks(good4 + "/32"), domains("good.example"), {BlockAll: true}} {
+				s, err := f.manager.Acquire(f.t.Context())
+				must(f.t, err)
+				claimed := newProber(f, s)
+				claimed.say(mark)
+				time.Sleep(5 * time.Millisecond) // it waits in the pool, already started
+				must(f.t, f.manager.Apply(f.t.Context(), s, p))
+				time.Sleep(5 * time.Millisecond)
+				claimed.stop()
+				must(f.t, f.manager.Release(f.t.Context(), s))
+			}
+			return nil
+		}},
+		{"lifecycle", "resume", "frames without pause from a network that is taken anew after a stop, under flows that the sandbox had before it", func(f *field, mark string) error {
+			s := f.slot(engine.NetworkPolicy{})
+			must(f.t, f.send(s, udp4(s, evil4, 9, "flow"), udp6(s, evil6, 9, "flow"), tcp4(s, evil4, 22, flagSYN, "")))
+			f.settle()
+			must(f.t, f.manager.Release(f.t.Context(), s))
+			f.settle()
+			f.ears[0].forget()
+			for range 3 {
+				s, err := f.manager.Acquire(f.t.Context())
+				must(f.t, err)
+				p := newProber(f, s)
+				p.say(mark)
+				must(f.t, f.manager.Apply(f.t.Context(), s, networks(good4+"/32")))
+				time.Sleep(5 * time.Millisecond)
+				p.stop()
+				must(f.t, f.manager.Release(f.t.Context(), s))
+			}
+			return nil
+		}},
+		{"lifecycle", "fork", "a fork sends from its first moment, in its own name and under the flows and address of its parent", func(f *field, mark string) error {
+			parent := f.slot(engine.NetworkPolicy{})
+			defer func() { _ = f.manager.Release(f.t.Context(), parent) }()
+			must(f.t, f.send(parent, udp4(parent, evil4, 9, "flow"), udp6(parent, evil6, 9, "flow")))
+			f.settle()
+			f.ears[0].forget()
+			child, err := f.manager.Acquire(f.t.Context())
+			must(f.t, err)
+			defer func() { _ = f.manager.Release(f.t.Context(), child) }()
+			p := newProber(f, child)
+			p.say(mark)
+			must(f.t, f.send(child, udp4(parent, evil4, 9, mark), udp6(parent, evil6, 9, mark)))
+			must(f.t, f.manager.Apply(f.t.Context(), child, networks(good4+"/32")))
+			must(f.t, f.send(child, udp4(parent, evil4, 9, mark), udp6(parent, evil6, 9, mark)))
+			time.Sleep(5 * time.Millisecond)
+			p.stop()
+			return nil
+		}},
 		{"lifecycle", "server-restarts", "frames without pause while the server is killed, adopts its sandboxes and applies their policies again, three times", func(f *field, mark string) error {
 			kept := map[network.Slot]engine.NetworkPolicy{
 				f.list: networks(good4+"/32", good6+"/128"), f.name: domains("good.example"), f.deny: {BlockAll: true}, f.open: {}, f.victim: {},

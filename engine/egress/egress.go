@@ -32,6 +32,8 @@ type Filter struct {
 	kernel *kernel.Filter
 	proxy  *proxy
 	teller atomic.Pointer[teller]
+	// upstreams are private networks that outbound proxies may be in.
+	upstreams []netip.Prefix
 
 	resolver atomic.Pointer[secret.Resolver] // nil until SetResolver
 
@@ -41,7 +43,7 @@ type Filter struct {
 	next    uint32           // number of the next sandbox
 	numbers map[uint32]*slot // all of slots, and some that are gone
 	past    []uint32         // numbers of those, the oldest first
-	adopted map[int]uint32   // devices that an earlier run gave a policy, with the number of their sandbox
+	watched bool             // somebody wants to know of flows that are allowed
 }
 
 // slot is one sandbox's network.
@@ -52,15 +54,18 @@ type slot struct {
 	byName bool             // the policy allows names
 	learns bool             // everything is open, and names are noted
 	seal   *seal            // what puts secrets into its traffic; nil: it has none
-	fresh  bool             // nothing was resolved for it by an earlier run
-	names  map[netip.Addr]string
-	budget nameBudget
+	// upstream is the proxy of its web connections; nil: it has none.
+	upstream *upstream
+	fresh    bool // nothing was resolved for it by an earlier run
+	names    map[netip.Addr]string
+	budget   nameBudget
 }
 
 // Open loads the programs and adopts what an earlier run left below dir, which
-// is in a BPF file system. It fails with KindUnsupported where the kernel
-// cannot do it.
-func Open(dir string, log *slog.Logger) (*Filter, error) {
+// is in a BPF file system. Outbound proxies of sandboxes are on the public
+// internet or in one of the networks upstreams. It fails with KindUnsupported
+// where the kernel cannot do it.
+func Open(dir string, upstreams []netip.Prefix, log *slog.Logger) (*Filter, error) {
 	k, err := kernel.Open(dir)
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		return nil, engine.Errorf(engine.KindUnsupported, "this kernel cannot run the egress programs").
@@ -69,8 +74,8 @@ func Open(dir string, log *slog.Logger) (*Filter, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Filter{log: log, kernel: k, slots: map[int]*slot{}, numbers: map[uint32]*slot{}, adopted: k.Devices(), next: 1}
-	for _, n := range f.adopted {
+	f := &Filter{log: log, kernel: k, slots: map[int]*slot{}, numbers: map[uint32]*slot{}, upstreams: upstreams, next: 1}
+	for _, n := range k.Sandboxes() {
 		f.next = max(f.next, n+1)
 	}
 	f.proxy = newProxy(f)
@@ -119,8 +124,7 @@ func (f *Filter) Attach(s network.Slot, device int) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	number, known := f.adopted[device]
-	delete(f.adopted, device)
+	number, known := f.kernel.Sandbox(d)
 	if !known {
 		number = f.next
 		f.next++
@@ -138,6 +142,10 @@ func (f *Filter) Apply(s network.Slot, p engine.NetworkPolicy) error {
 	if err != nil {
 		return err
 	}
+	up, err := f.outboundProxy(p.OutboundProxyURL)
+	if err != nil {
+		return err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	st, err := f.slotLocked(s)
@@ -147,14 +155,31 @@ func (f *Filter) Apply(s network.Slot, p engine.NetworkPolicy) error {
 	if err := f.forgetNamesLocked(st, policy); err != nil {
 		return err
 	}
-	before := st.learns
-	st.learns = p.Learn
+	old, before := st.upstream, st.learns
+	st.upstream, st.learns = up, p.Learn
 	if err := f.enforceLocked(st, policy); err != nil {
-		st.learns = before
+		st.upstream, st.learns = old, before
 		return err
+	}
+	if !old.same(up) {
+		f.proxy.drop(s.Index)
 	}
 	f.proxy.recheck(s.Index, policy)
 	return nil
+}
+
+// outboundProxy reads a proxy's URL, and refuses one at an address that no
+// sandbox may use. A name is looked up with each connection.
+func (f *Filter) outboundProxy(text string) (*upstream, error) {
+	up, err := upstreamOf(text)
+	if up == nil || err != nil {
+		return nil, err
+	}
+	if a, err := netip.ParseAddr(up.host); err == nil && f.refusesUpstream(a) {
+		return nil, engine.Errorf(engine.KindDenied, "the outbound proxy is at a private address").
+			WithHint("the operator may allow its network with outbound_proxies")
+	}
+	return up, nil
 }
 
 func (f *Filter) slotLocked(s network.Slot) (*slot, error) {
@@ -166,12 +191,14 @@ func (f *Filter) slotLocked(s network.Slot) (*slot, error) {
 }
 
 // enforceLocked gives the kernel a policy. Web connections of a sandbox with
-// secrets, or one that learns, go through the proxy whatever the policy is
-// about.
+// secrets or an outbound proxy go through the proxy whatever the policy is about
+// and by whichever rule they are allowed, and so do those of one that learns.
 func (f *Filter) enforceLocked(st *slot, policy *policies.Policy) error {
 	program := compile(policy)
 	byName := program.Proxy
-	program.Proxy = byName || st.seal != nil || st.learns
+	program.ProxyAll = st.seal != nil || st.upstream != nil
+	program.Proxy = byName || st.learns || program.ProxyAll
+	program.LogAllow = f.watched
 	if err := f.kernel.Apply(st.device, st.number, program); err != nil {
 		return engine.Errorf(engine.KindInvalid, "the network policy cannot be enforced: %v", err).
 			WithHint("use fewer or wider ranges")

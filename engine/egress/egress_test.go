@@ -50,6 +50,7 @@ func TestMain(m *testing.M) {
 const (
 	good4, evil4 = "198.51.100.7", "203.0.113.9"
 	good6        = "2001:db8:1::7"
+	proxy4       = "10.99.0.1" // an outbound proxy's, which the operator allows
 	wait         = 20 * time.Second
 	patience     = 400 * time.Millisecond
 )
@@ -65,7 +66,10 @@ var names = map[string][]string{
 	"private-alias.example": {"CNAME rebind.example"},
 	"meta.example":          {"169.254.169.254", "fd00:ec2::254", "64:ff9b::a9fe:a9fe"},
 	"slow.example":          {good4},
+	"flip.example":          {"169.254.169.254", "10.0.0.1"},
 	"host.example":          {"192.0.2.65", "2001:db8:ffff::1"},
+	"proxy.example":         {proxy4},
+	"private-proxy.example": {"10.99.0.2"},
 }
 
 type world struct {
@@ -77,6 +81,7 @@ type world struct {
 	asked   *asked
 	roots   *x509.CertPool // of the internet's servers
 	got     received
+	flipped sync.Once    // done: flip.example is private
 	slow    sync.RWMutex // held: the name server keeps slow.example to itself
 }
 
@@ -105,7 +110,7 @@ func (a *asked) has(n string) bool {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, asked: &asked{}, roots: x509.NewCertPool(), bpf: filepath.Join(t.TempDir(), "bpf")}
-	w.net = networktest.NewInternet(t, good4+"/32", evil4+"/32", good6+"/128", evil6+"/128")
+	w.net = networktest.NewInternet(t, good4+"/32", evil4+"/32", good6+"/128", evil6+"/128", proxy4+"/32", "10.99.0.2/32")
 	must(t, kernel.Mount(w.bpf))
 	t.Cleanup(func() { must(t, kernel.Unmount(w.bpf)) })
 	must(t, networktest.In(w.net.NS, w.serve))
@@ -124,7 +129,7 @@ func (w *world) open() {
 	w.t.Helper()
 	var err error
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	w.filter, err = Open(w.bpf, log)
+	w.filter, err = Open(w.bpf, []netip.Prefix{netip.MustParsePrefix(proxy4 + "/32")}, log)
 	must(w.t, err)
 	w.filter.proxy.roots = w.roots
 	w.manager, err = network.Open(w.t.Context(), network.Config{
@@ -152,6 +157,10 @@ func (w *world) serve() error {
 	for _, a := range []string{good4, evil4, good6, evil6} {
 		who := map[string]string{good4: "good", good6: "good", evil4: "evil", evil6: "evil"}[a]
 		h := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/to-metadata" {
+				http.Redirect(rw, r, "http://"+metadata4+"/latest/meta-data/", http.StatusFound)
+				return
+			}
 			if strings.HasPrefix(r.URL.Path, "/echo") {
 				w.got.echo(rw, r)
 				return
@@ -222,6 +231,12 @@ func (w *world) answerNames(u net.PacketConn) {
 		w.asked.add(name)
 		m := dnsmessage.Message{Header: dnsmessage.Header{ID: h.ID, Response: true, RecursionAvailable: true}, Questions: []dnsmessage.Question{q}}
 		m.Answers = records(q.Name, name, q.Type)
+		if name == "flip.example" && q.Type == dnsmessage.TypeA {
+			w.flipped.Do(func() { m.Answers = records(q.Name, "good.example", q.Type) })
+			for i := range m.Answers {
+				m.Answers[i].Header.TTL = 0
+			}
+		}
 		if names[name] == nil {
 			m.RCode = dnsmessage.RCodeNameError
 		}
@@ -266,7 +281,7 @@ func (w *world) certificate() tls.Certificate {
 	must(t, err)
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"good.example", "*.cdn.example", "evil.example"},
+		DNSNames: []string{"good.example", "*.cdn.example", "evil.example", "proxy.example"},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	must(t, err)
@@ -574,6 +589,31 @@ func TestProxyRefusesEncryptedHello(t *testing.T) {
 	b, _ := io.ReadAll(c)
 	if len(b) != 7 || b[0] != 21 {
 		t.Errorf("got %x, want an alert", b)
+	}
+}
+
+// TestOuterNameOfEncryptedHello lets a policy judge the name outside: it alone
+// decides, and only its own host sees the connection.
+func TestOuterNameOfEncryptedHello(t *testing.T) {
+	w := newWorld(t)
+	s := w.slot(domains("good.example"))
+	w.filter.mu.Lock()
+	w.filter.slots[s.Index].policy.Egress.ECH = policies.ECHOuter
+	w.filter.mu.Unlock()
+	try := func(outside, inside string) error {
+		c, err := connect(s, "tcp", evil4+":443", wait)
+		must(t, err)
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(wait))
+		return tls.Client(c, &tls.Config{ServerName: inside, RootCAs: w.roots, MinVersion: tls.VersionTLS13, EncryptedClientHelloConfigList: echKeys(outside)}).Handshake()
+	}
+	// The host has no such keys, says so, and proves to be the one outside.
+	var rejected *tls.ECHRejectionError
+	if err := try("good.example", "evil.example"); !errors.As(err, &rejected) {
+		t.Errorf("an allowed name outside: %v", err)
+	}
+	if err := try("evil.example", "good.example"); err == nil || errors.As(err, &rejected) {
+		t.Errorf("a foreign name outside: %v", err)
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 )
 
 // webConn is a connection that the HTTP server owns.
@@ -16,6 +18,30 @@ type webConn struct {
 	*conn
 	once   sync.Once
 	closed func()
+	read   atomic.Bool // something came
+	judged atomic.Bool // a request was understood, and its host judged
+}
+
+// Read implements net.Conn.
+func (w *webConn) Read(b []byte) (int, error) {
+	n, err := w.conn.Read(b)
+	if n > 0 {
+		w.read.Store(true)
+	}
+	return n, err
+}
+
+// giveWeb hands a connection to the HTTP server, which by itself refuses what it
+// does not understand.
+func (p *proxy) giveWeb(c *conn) {
+	w := &webConn{conn: c}
+	w.closed = func() {
+		if w.read.Load() && !w.judged.Load() {
+			p.refused(c, "", errors.New("it was no request to one host"))
+		}
+		p.forget(c)
+	}
+	p.web.give(w)
 }
 
 func (w *webConn) Close() error {
@@ -70,17 +96,40 @@ func connOf(ctx context.Context) *webConn {
 	return c
 }
 
+// way is where one request goes on.
+type way struct {
+	up   *upstream // the proxy that is asked for the host; nil: the host itself, or a tunnel to it
+	host string    // empty: to the address that the sandbox chose
+}
+
+type wayKey struct{}
+
+func wayOf(ctx context.Context) way {
+	w, _ := ctx.Value(wayKey{}).(way)
+	return w
+}
+
 // forwarder judges every request by its host and forwards it there. The HTTP
 // server has refused requests with two hosts, none, or a broken one.
 func (p *proxy) forwarder() http.Handler {
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-			c := connOf(ctx)
-			host, _, err := net.SplitHostPort(address)
-			if err != nil || c == nil {
-				return nil, errors.New("no connection to forward for")
+		Proxy: func(r *http.Request) (*url.URL, error) {
+			if w := wayOf(r.Context()); w.up != nil {
+				return w.up.clear(), nil
 			}
-			return p.dial(ctx, c.slot, host, c.port)
+			return nil, nil
+		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			c, w := connOf(ctx), wayOf(ctx)
+			switch {
+			case c == nil:
+				return nil, errors.New("no connection to forward for")
+			case w.host == "":
+				return p.dialAddress(ctx, c.conn)
+			case w.up != nil:
+				return p.dialUpstream(ctx, w.up)
+			}
+			return p.dial(ctx, c.slot, w.host, c.port)
 		},
 		DisableKeepAlives:     true, // one upstream connection belongs to one sandbox and request
 		DisableCompression:    true,
@@ -94,15 +143,28 @@ func (p *proxy) forwarder() http.Handler {
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", r.In.Host, r.In.Host
 			r.Out.URL.RawQuery = r.In.URL.RawQuery // as it came, even where it is odd
 		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if wayOf(r.Context()).up != nil { // what is known of it is not the sandbox's business
+				p.log.Debug("outbound proxy failed", "err", err)
+				err = errors.New("the outbound proxy does not answer")
+			}
 			http.Error(w, "The host cannot be reached: "+err.Error(), http.StatusBadGateway)
 		},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := connOf(r.Context())
+		c.judged.Store(true)
 		name, err := requestHost(r, c)
 		if err == nil {
 			err = p.permit(c.conn, name)
+		}
+		to := way{host: name}
+		switch {
+		case err == nil:
+			r.Host = name
+			to.up, err = p.byUpstream(r.Context(), c.slot, name)
+		case r.Method != http.MethodConnect && p.filter.byAddress(c.slot, c.to):
+			to, err = way{}, nil
 		}
 		if err != nil {
 			p.log.Debug("HTTP request refused", "slot", c.slot, "host", r.Host, "err", err)
@@ -111,9 +173,23 @@ func (p *proxy) forwarder() http.Handler {
 			http.Error(w, "Refused: "+err.Error(), http.StatusForbidden)
 			return
 		}
-		r.Host = name
-		forward.ServeHTTP(w, r)
+		forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), wayKey{}, to)))
 	})
+}
+
+// byUpstream returns the proxy that is asked for a host in the clear; nil: the
+// host is asked itself. It fails where no sandbox may reach the host.
+func (p *proxy) byUpstream(ctx context.Context, slot int, name string) (*upstream, error) {
+	up := p.filter.upstreamOf(slot)
+	if up == nil {
+		return nil, nil
+	}
+	if policy := p.filter.policyOf(slot); policy != nil {
+		if _, err := p.filter.resolve(ctx, policy, name); errors.Is(err, errOutOfBounds) {
+			return nil, err
+		}
+	}
+	return up, nil
 }
 
 // requestHost returns the one host that a request is for. A port that is not

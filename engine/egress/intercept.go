@@ -64,15 +64,16 @@ func (p *proxy) intercept(c *conn, s *seal, name string, hello []byte) {
 	if err == nil {
 		err = p.permit(c, host)
 	}
-	if err != nil {
+	if err != nil && !(host != "" && p.filter.byAddress(c.slot, c.to)) {
 		p.log.Debug("TLS connection refused", "slot", c.slot, "err", err)
+		p.refused(c, name, err)
 		alert(c.Conn)
 		p.forget(c)
 		return
 	}
 	p.noteName(c, host)
 	_ = c.SetReadDeadline(time.Time{})
-	transport := p.upstream(c.slot, host)
+	transport := p.toHost(c, host)
 	closed := func() {
 		p.forget(c)
 		transport.CloseIdleConnections()
@@ -81,11 +82,16 @@ func (p *proxy) intercept(c *conn, s *seal, name string, hello []byte) {
 	p.opened.give(tls.Server(k, s.ca.server(host)))
 }
 
-// upstream connects to one host, and believes nobody else.
-func (p *proxy) upstream(slot int, host string) *http.Transport {
+// toHost connects to one host, and believes nobody else. Where the policy
+// allows the address that the sandbox chose and not the name, that is where it
+// looks for the host.
+func (p *proxy) toHost(c *conn, host string) *http.Transport {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return p.dial(ctx, slot, host, 443)
+			if policy := p.filter.policyOf(c.slot); policy != nil && !allows(policy, host, c.port) {
+				return p.dialAddress(ctx, c)
+			}
+			return p.dial(ctx, c.slot, host, c.port)
 		},
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, RootCAs: p.roots},
 		TLSHandshakeTimeout:    dialTimeout,
@@ -139,10 +145,12 @@ func (p *proxy) serveSealed(w http.ResponseWriter, r *http.Request) {
 		name, err = policies.CanonicalName(name)
 	}
 	if err != nil || name != c.host {
+		p.refused(c.conn, r.Host, errors.New("the connection is for another host"))
 		http.Error(w, "This connection is for "+c.host+" only", http.StatusMisdirectedRequest)
 		return
 	}
-	if err := p.permit(c.conn, name); err != nil {
+	if err := p.permit(c.conn, name); err != nil && !p.filter.byAddress(c.slot, c.to) {
+		p.refused(c.conn, name, err)
 		http.Error(w, "Refused: "+err.Error(), http.StatusForbidden)
 		return
 	}

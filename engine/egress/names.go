@@ -24,6 +24,7 @@ const (
 	maxLearnTTL   = 24 * time.Hour
 	learnGrace    = 30 * time.Second
 	ednsSize      = 1232
+	typeSVCB      = 64
 	typeHTTPS     = 65
 	edeFiltered   = 17 // extended DNS errors, RFC 8914
 	edeProhibited = 18
@@ -54,15 +55,15 @@ func (f *Filter) Question(index int, q []byte) (ask, answer []byte) {
 		f.mu.Unlock()
 		return nil, reply(q, dnsmessage.RCodeRefused, edeProhibited)
 	}
-	policy, byName, named := st.policy, st.byName, st.seal != nil || st.learns
+	policy, byName, named := st.policy, st.byName, st.seal != nil || st.upstream != nil || st.learns
 	f.mu.Unlock()
 	header, question, err := parseQuestion(q)
 	if !byName && policy.Egress.Default == policies.Allow {
 		if err == nil {
 			f.tell(index, nameRecord(plainName(question), policies.Decision{Allow: true, Rule: "default"}))
 		}
-		if named && err == nil && question.Type == typeHTTPS {
-			return nil, reply(q, dnsmessage.RCodeSuccess, 0) // its keys would hide the name that matters
+		if named && err == nil && (question.Type == typeHTTPS || question.Type == typeSVCB) {
+			return nil, reply(q, dnsmessage.RCodeSuccess, 0) // its keys would hide the name that the proxy goes by
 		}
 		return q, nil
 	}
@@ -141,6 +142,7 @@ func (f *Filter) Answer(_ context.Context, index int, q, a []byte) []byte {
 	kept := slices.DeleteFunc(found.records, func(r record) bool { return f.refuses(policy, r.addr) })
 	if len(kept) == 0 && len(found.records) > 0 {
 		f.log.Warn("a name resolves to addresses that no sandbox may reach", "slot", index, "name", name)
+		f.tell(index, nameRecord(name, policies.Decision{Rule: "blocked", Reason: errOutOfBounds.Error()}))
 		return reply(q, dnsmessage.RCodeNameError, edeFiltered)
 	}
 	if err := f.learn(index, name, kept); err != nil {

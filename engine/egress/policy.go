@@ -60,16 +60,20 @@ func fromGrant(g engine.NetworkGrant) (policies.EgressRule, error) {
 // compile makes of a policy what the kernel judges. A rule's number is its
 // place in the policy, from 1.
 func compile(p *policies.Policy) kernel.Policy {
-	k := kernel.Policy{DefaultAllow: p.Egress.Default == policies.Allow, LogAllow: true}
+	// A name is judged by the proxy where it is told, so as soon as names
+	// matter, web connections go there.
+	k := kernel.Policy{DefaultAllow: p.Egress.Default == policies.Allow, Proxy: aboutNames(p)}
 	for i, r := range p.Egress.Rules {
 		for _, n := range r.Networks {
 			k.Rules = append(k.Rules, kernel.Rule{ID: uint32(i + 1), Network: n, Deny: r.Verdict != policies.Allow, Ranges: ranges(r.Ports)})
 		}
-		// A name is judged by the proxy where it is told, so as soon as names
-		// matter, web connections go there.
-		k.Proxy = k.Proxy || len(r.Hosts) > 0
 	}
 	return k
+}
+
+// aboutNames tells whether a policy has rules about names.
+func aboutNames(p *policies.Policy) bool {
+	return slices.ContainsFunc(p.Egress.Rules, func(r policies.EgressRule) bool { return len(r.Hosts) > 0 })
 }
 
 func ranges(ports []policies.Ports) []kernel.Range {

@@ -62,7 +62,7 @@ type conn struct {
 	mu     sync.Mutex
 	name   string   // that the policy was asked for; empty before
 	up     net.Conn // to the name's host; nil before, and for HTTP
-	passed bool     // it goes on to the address, so that is judged
+	passed bool     // it may go on to the address, so that is judged
 }
 
 // end closes both sides.
@@ -209,7 +209,7 @@ func (p *proxy) recheck(slot int, policy *policies.Policy) {
 		c.mu.Lock()
 		name, passed := c.name, c.passed
 		c.mu.Unlock()
-		if passed && allowsAddress(policy, c.to) {
+		if passed && opens(policy, c.to) {
 			continue
 		}
 		if name == "" || !allows(policy, name, c.port) {
@@ -233,8 +233,28 @@ func allows(p *policies.Policy, name string, port uint16) bool {
 	return policies.Decide(p, policies.ConnectRequest{Host: name, Protocol: policies.TCP, Port: port}).Allow
 }
 
-func allowsAddress(p *policies.Policy, to netip.AddrPort) bool {
-	return policies.Decide(p, policies.ConnectRequest{Address: to.Addr(), Protocol: policies.TCP, Port: to.Port()}).Allow
+// opens tells whether a policy allows a web connection to an address, whatever
+// the name: by a rule about the address, or because it is about no names and
+// allows all. The kernel leads such connections to the proxy only for the sake
+// of secrets or an outbound proxy.
+func opens(p *policies.Policy, to netip.AddrPort) bool {
+	strict := *p
+	if aboutNames(p) {
+		strict.Egress.Default = policies.Deny
+	}
+	return policies.Decide(&strict, policies.ConnectRequest{Address: to.Addr(), Protocol: policies.TCP, Port: to.Port()}).Allow
+}
+
+// byName tells whether a slot's policy is about names.
+func (f *Filter) byName(slot int) bool {
+	p := f.policyOf(slot)
+	return p != nil && aboutNames(p)
+}
+
+// byAddress tells whether a slot may connect to an address, whatever the name.
+func (f *Filter) byAddress(slot int, to netip.AddrPort) bool {
+	p := f.policyOf(slot)
+	return p != nil && opens(p, to) && !f.refuses(p, to.Addr())
 }
 
 // policyOf returns the policy of a slot, nil when it has none.
@@ -298,28 +318,87 @@ func (r *refusal) Error() string {
 	return r.host + " port " + strconv.Itoa(int(r.port)) + " is not allowed by this sandbox's network policy (" + r.decision.Rule + ": " + r.decision.Reason + ")"
 }
 
-// dial connects to a name at an address that it resolves to and that sandboxes
-// may reach. Since that takes a while, the policy is asked once more at the end.
+// refusal says why a connection may not go on to its address.
+func (f *Filter) refusal(c *conn) error {
+	r := &refusal{host: c.to.Addr().String(), port: c.port, decision: policies.Decision{Rule: "blocked", Reason: "no sandbox may reach it"}}
+	policy := f.policyOf(c.slot)
+	if policy == nil {
+		return errors.New("the sandbox has no policy")
+	}
+	if d := policies.Decide(policy, policies.ConnectRequest{Address: c.to.Addr(), Protocol: policies.TCP, Port: c.port}); !d.Allow {
+		r.decision = d
+	}
+	return r
+}
+
+// dial connects to a name, by the sandbox's outbound proxy when it has one,
+// else at an address that the name resolves to and that sandboxes may reach.
+// Since that takes a while, the policy is asked once more at the end.
 func (p *proxy) dial(ctx context.Context, slot int, name string, port uint16) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	policy := p.filter.policyOf(slot)
+	policy, up := p.filter.policyOf(slot), p.filter.upstreamOf(slot)
 	if policy == nil {
 		return nil, errors.New("the sandbox has no policy")
 	}
-	addrs, err := p.filter.resolve(ctx, policy, name)
+	name, err := policies.CanonicalName(name)
 	if err != nil {
 		return nil, err
 	}
+	addrs, err := p.filter.resolve(ctx, policy, name)
+	if up != nil && !errors.Is(err, errOutOfBounds) {
+		// What does not resolve here may be known to the proxy.
+		c, err := p.tunnel(ctx, up, net.JoinHostPort(name, strconv.Itoa(int(port))))
+		return p.still(c, err, slot, up, func(now *policies.Policy) bool { return allows(now, name, port) })
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := dialAny(ctx, addrs, port)
+	return p.still(c, err, slot, nil, func(now *policies.Policy) bool {
+		return allows(now, name, port) && !p.filter.refuses(now, c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap())
+	})
+}
+
+// dialAddress connects to the very address that the sandbox chose, by its
+// outbound proxy when it has one.
+func (p *proxy) dialAddress(ctx context.Context, c *conn) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if !p.filter.byAddress(c.slot, c.to) {
+		return nil, errors.New("the address is not allowed")
+	}
+	var k net.Conn
+	var err error
+	up := p.filter.upstreamOf(c.slot)
+	if up != nil {
+		k, err = p.tunnel(ctx, up, c.to.String())
+	} else {
+		k, err = dialAny(ctx, []netip.Addr{c.to.Addr()}, c.port)
+	}
+	return p.still(k, err, c.slot, up, func(*policies.Policy) bool { return p.filter.byAddress(c.slot, c.to) })
+}
+
+// still passes a new connection on when the slot's policy allows it yet, and
+// its outbound proxy is the same.
+func (p *proxy) still(c net.Conn, err error, slot int, up *upstream, allowed func(now *policies.Policy) bool) (net.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	if now := p.filter.policyOf(slot); now == nil || !p.filter.upstreamOf(slot).same(up) || !allowed(now) {
+		c.Close()
+		return nil, errors.New("the sandbox's network policy changed meanwhile")
+	}
+	return c, nil
+}
+
+// dialAny connects to the first of some addresses that answers.
+func dialAny(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	var errs []error
 	for i, a := range addrs {
 		left := time.Until(deadline(ctx)) / time.Duration(len(addrs)-i)
 		d := net.Dialer{Timeout: left}
 		c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
-		if now := p.filter.policyOf(slot); err == nil && (now == nil || !allows(now, name, port) || p.filter.refuses(now, a)) {
-			c.Close()
-			return nil, errors.New("the sandbox's network policy changed meanwhile")
-		}
 		if err == nil {
 			return c, nil
 		}

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -15,46 +16,53 @@ import (
 	"github.com/atoll-sh/atoll/policies"
 )
 
+// errOutOfBounds is what a name that has only refused addresses fails with.
+var errOutOfBounds = errors.New("it resolves to addresses that no sandbox may reach")
+
 // resolve returns the addresses of a name that sandboxes of the policy may
 // reach, IPv4 first.
 func (f *Filter) resolve(ctx context.Context, p *policies.Policy, name string) ([]netip.Addr, error) {
+	all, err := f.lookup(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	out := slices.DeleteFunc(all, func(a netip.Addr) bool { return f.refuses(p, a) })
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s: %w", name, errOutOfBounds)
+	}
+	return out, nil
+}
+
+// lookup returns the addresses of a name, IPv4 first; at least one.
+func (f *Filter) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	canonical, err := policies.CanonicalName(name)
 	if err != nil {
 		return nil, err
 	}
 	types := []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA}
-	results := make([]found, len(types))
-	errs := make([]error, len(types))
+	results := make([]found, len(types)) // of a question that fails, none
 	var wg sync.WaitGroup
 	for i, t := range types {
 		wg.Go(func() {
 			q := buildQuestion(0, canonical, t)
-			_, question, err := parseQuestion(q)
-			if err == nil {
-				results[i], err = addresses(question, f.host.Resolve(ctx, q))
+			if _, question, err := parseQuestion(q); err == nil {
+				results[i], _ = addresses(question, f.host.Resolve(ctx, q))
 			}
-			errs[i] = err
 		})
 	}
 	wg.Wait()
 	var out []netip.Addr
-	refused := false
 	for _, r := range results {
 		for _, rec := range r.records {
-			if f.refuses(p, rec.addr) {
-				refused = true
-			} else if !slices.Contains(out, rec.addr) {
+			if !slices.Contains(out, rec.addr) {
 				out = append(out, rec.addr)
 			}
 		}
 	}
-	switch {
-	case len(out) > 0:
-		return out, nil
-	case refused:
-		return nil, fmt.Errorf("%s resolves to addresses that no sandbox may reach", canonical)
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s does not resolve", canonical)
 	}
-	return nil, fmt.Errorf("%s does not resolve", canonical)
+	return out, nil
 }
 
 // originalDestination tells where the sandbox connected to, before the guard

@@ -85,15 +85,6 @@ func (f *Filter) resealLocked(st *slot, s *seal) error {
 	return err
 }
 
-// open tells whether a slot's policy is about no names and denies nothing by
-// itself, so that its connections are here for its secrets alone.
-func (f *Filter) open(slot int) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	st := f.slots[slot]
-	return st != nil && st.policy != nil && !st.byName && st.policy.Egress.Default == policies.Allow
-}
-
 // bindings returns the secrets that may go from a slot to a host at this
 // moment. Of an unsealed slot there are none.
 func (f *Filter) bindings(ctx context.Context, slot int, host string) (*seal, []secret.Binding, error) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -48,6 +49,12 @@ func (g *received) echo(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, out)
 	}
 	w.Header().Set("X-End", r.Header.Get("Authorization"))
+}
+
+func (g *received) forget() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.header, g.query, g.path, g.body = "", "", "", ""
 }
 
 func (g *received) take() (out struct {
@@ -406,4 +413,44 @@ func (p *drops) Read(b []byte) (int, error) {
 	n := copy(b, p.b[:min(p.step, len(p.b))])
 	p.b = p.b[n:]
 	return n, nil
+}
+
+// TestSecretsAtListedAddresses reaches a secret's host at an address that a list
+// of networks opened: the value goes there, and nothing opens that the list does
+// not.
+func TestSecretsAtListedAddresses(t *testing.T) {
+	w := newWorld(t)
+	s, _, pool := w.sealed(networks(good4+"/32"), binding("good.example"))
+	listed := client(t, s, pool, good4+":443", false)
+	if _, _, err := post(listed, "https://good.example/echo", "text/plain", "Bearer "+holder, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.got.take(); got.header != "Bearer "+value {
+		t.Errorf("the host got %q", got.header)
+	}
+	// A host without secrets passes unread, so its own certificate is seen.
+	if _, _, err := post(client(t, s, w.roots, good4+":443", false), "https://a.cdn.example/echo", "text/plain", "Bearer "+holder, "x"); err != nil {
+		t.Errorf("a host without secrets at a listed address: %v", err)
+	}
+	if got := w.got.take(); got.header != "Bearer "+holder {
+		t.Errorf("a host without secrets got %q", got.header)
+	}
+	for _, a := range []string{evil4 + ":443", "[" + good6 + "]:443"} {
+		if _, got, err := post(client(t, s, pool, a, false), "https://good.example/echo", "text/plain", "Bearer "+holder, "x"); err == nil {
+			t.Errorf("%s, which the list lacks, answered %q", a, got)
+		}
+	}
+	// Clients that may have QUIC would go past the proxy with it.
+	c, err := connect(s, "udp", good4+":443", wait)
+	must(t, err)
+	defer c.Close()
+	_, err = c.Write([]byte("x"))
+	must(t, err)
+	_ = c.SetReadDeadline(time.Now().Add(wait))
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("UDP to the web's port: %v", err)
+	}
+	if got, err := plain(s, good4+":80", "GET /y HTTP/1.1\r\nHost: good.example\r\nConnection: close\r\n\r\n"); err != nil || !strings.HasPrefix(got, "200 good") {
+		t.Errorf("in the clear: %q, %v", got, err)
+	}
 }

@@ -9,33 +9,47 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"github.com/atoll-sh/atoll/policies"
 )
 
 // serve judges a connection by its first bytes: TLS on 443, HTTP on 80. Other
 // protocols have no name that could be judged.
 func (p *proxy) serve(c *conn) {
 	_ = c.SetReadDeadline(time.Now().Add(helloTimeout))
+	byAddress := p.filter.byAddress(c.slot, c.to)
+	c.mu.Lock()
+	c.passed = byAddress
+	c.mu.Unlock()
 	switch {
+	case !byAddress && !p.filter.byName(c.slot):
+		p.refused(c, "", p.filter.refusal(c))
+		reset(c.Conn)
+		p.forget(c)
 	case c.port == 443:
-		p.serveTLS(c)
-	case c.port == 80 && p.filter.open(c.slot):
+		p.serveTLS(c, byAddress)
+	case c.port == 80 && byAddress && p.filter.upstreamOf(c.slot) == nil:
 		// It is here only because the sandbox has secrets, and none of them
 		// goes out in the clear, or because it learns.
 		defer p.forget(c)
 		p.pass(c, p.noteRequest(c))
 	case c.port == 80:
 		_ = c.SetReadDeadline(time.Time{})
-		p.web.give(&webConn{conn: c, closed: func() { p.forget(c) }})
+		p.giveWeb(c)
 	default:
 		reset(c.Conn)
 		p.forget(c)
 	}
 }
 
-func (p *proxy) serveTLS(c *conn) {
+// serveTLS sends a TLS connection to the host that its hello names, or, where
+// the policy allows its address by itself, to that.
+func (p *proxy) serveTLS(c *conn, byAddress bool) {
 	name, hello, err := readHello(p.ctx, c.Conn)
-	open := p.filter.open(c.slot)
-	if name != "" && (err == nil || open) {
+	if errors.Is(err, errEncrypted) && p.filter.takesEncrypted(c.slot) {
+		err = nil
+	}
+	if name != "" && (err == nil || byAddress) {
 		seal, serr := p.filter.sealFor(p.ctx, c.slot, name)
 		if serr != nil {
 			p.log.Warn("secrets of a sandbox cannot be read", "slot", c.slot, "err", serr)
@@ -49,15 +63,19 @@ func (p *proxy) serveTLS(c *conn) {
 		}
 	}
 	defer p.forget(c)
-	if open {
-		if err == nil {
-			p.noteName(c, name)
-		}
+	if byAddress && err == nil {
+		p.noteName(c, name)
+	}
+	if byAddress && p.filter.upstreamOf(c.slot) == nil {
 		p.pass(c, hello)
 		return
 	}
 	if err == nil {
 		err = p.permit(c, name)
+	}
+	if err != nil && byAddress {
+		p.pass(c, hello)
+		return
 	}
 	if err != nil {
 		p.log.Debug("TLS connection refused", "slot", c.slot, "err", err)
@@ -68,6 +86,9 @@ func (p *proxy) serveTLS(c *conn) {
 	up, err := p.dial(p.ctx, c.slot, name, c.port)
 	if err != nil {
 		p.log.Debug("TLS connection failed", "slot", c.slot, "name", name, "err", err)
+		if errors.Is(err, errOutOfBounds) {
+			p.refused(c, name, err)
+		}
 		reset(c.Conn)
 		return
 	}
@@ -96,24 +117,14 @@ func (p *proxy) copy(c *conn, up net.Conn, read []byte) {
 // pass connects to the very address that the sandbox chose, as if there were
 // no proxy, when its policy and the host let it.
 func (p *proxy) pass(c *conn, read []byte) {
-	c.mu.Lock()
-	c.passed = true
-	c.mu.Unlock()
-	// After it is noted: a policy that comes now sees it in recheck.
-	policy := p.filter.policyOf(c.slot)
-	if policy == nil || !allowsAddress(policy, c.to) || p.filter.refuses(policy, c.to.Addr()) {
-		reset(c.Conn)
-		return
-	}
-	d := net.Dialer{Timeout: dialTimeout}
-	up, err := d.DialContext(p.ctx, "tcp", c.to.String())
+	up, err := p.dialAddress(p.ctx, c)
 	if err != nil {
 		p.log.Debug("connection failed", "slot", c.slot, "address", c.to, "err", err)
 		reset(c.Conn)
 		return
 	}
 	c.join(up)
-	if policy := p.filter.policyOf(c.slot); policy == nil || !allowsAddress(policy, c.to) { // it changed meanwhile
+	if !p.filter.byAddress(c.slot, c.to) { // it changed meanwhile; a policy that comes later ends both sides
 		up.Close()
 		reset(c.Conn)
 		return
@@ -121,10 +132,22 @@ func (p *proxy) pass(c *conn, read []byte) {
 	p.copy(c, up, read)
 }
 
-// The encrypted hello hides the name that matters behind another one.
+// The encrypted hello hides the name that matters behind another one. Browsers
+// send one that hides nothing where they know no keys, which looks the same.
 const extensionECH = 0xfe0d
 
-var errRead = errors.New("the hello was read")
+var (
+	errRead      = errors.New("the hello was read")
+	errEncrypted = errors.New("the hello is encrypted, so the host that it is for is hidden")
+)
+
+// takesEncrypted tells whether a slot's policy judges an encrypted hello by the
+// name outside. The connection goes to that name's own host, so that a name
+// inside reaches what that host serves, and nothing else.
+func (f *Filter) takesEncrypted(slot int) bool {
+	p := f.policyOf(slot)
+	return p != nil && p.Egress.ECH == policies.ECHOuter
+}
 
 // readHello reads a TLS client's hello, in whatever pieces it comes, and
 // returns the name it asks for and the bytes that were read, which it also does
@@ -144,7 +167,7 @@ func readHello(ctx context.Context, c net.Conn) (name string, hello []byte, err 
 	case info == nil || info.ServerName == "":
 		return "", rec.read.Bytes(), errors.New("the hello names no host")
 	case slices.Contains(info.Extensions, extensionECH):
-		return info.ServerName, rec.read.Bytes(), errors.New("the hello is encrypted, so the host that it is for is hidden")
+		return info.ServerName, rec.read.Bytes(), errEncrypted
 	}
 	return info.ServerName, rec.read.Bytes(), nil
 }

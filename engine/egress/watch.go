@@ -29,7 +29,9 @@ const lossEvery = 5 * time.Second
 
 // Watch tells of the flows and names of all sandboxes until ctx ends. The
 // records have no sandbox; the kernel does not know it. One Watch at a time
-// gets each flow.
+// gets each flow. The kernel tells of flows that are allowed from the first
+// Watch on, and goes on after the last one: what it kept meanwhile, as far as
+// there is room, is for the next one, which may be in another process.
 func (f *Filter) Watch(ctx context.Context, tell func(h Holding, r engine.ActivityRecord)) error {
 	r, err := f.kernel.Events()
 	if err != nil {
@@ -37,6 +39,9 @@ func (f *Filter) Watch(ctx context.Context, tell func(h Holding, r engine.Activi
 	}
 	t := teller(tell)
 	f.teller.Store(&t)
+	if err := f.logFlows(); err != nil {
+		return errors.Join(err, r.Close())
+	}
 	defer f.teller.Store(nil)
 	stop := context.AfterFunc(ctx, func() { r.Close() })
 	defer stop()
@@ -53,6 +58,13 @@ func (f *Filter) Watch(ctx context.Context, tell func(h Holding, r engine.Activi
 			tell(h, rec)
 		}
 	}
+}
+
+func (f *Filter) logFlows() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.watched = true
+	return f.kernel.SetLogAllow(true)
 }
 
 // tell passes on what this process saw of a slot.

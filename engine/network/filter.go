@@ -120,9 +120,9 @@ func (m *Manager) applyFilter(s Slot, p engine.NetworkPolicy) error {
 	if m.filter != nil {
 		return m.filter.Apply(s, p)
 	}
-	if p.NeedsFilter() {
-		return engine.Errorf(engine.KindUnsupported, "this host cannot enforce network allow lists").
-			WithHint("use networkBlockAll or policy offline, or allow all by leaving the lists empty; atoll doctor says what the kernel lacks")
+	if p.NeedsFilter() || p.OutboundProxyURL != "" {
+		return engine.Errorf(engine.KindUnsupported, "this host can enforce neither network allow lists nor an outbound proxy").
+			WithHint("use networkBlockAll or policy offline, or allow all by leaving them empty; atoll doctor says what the kernel lacks")
 	}
 	return nil
 }

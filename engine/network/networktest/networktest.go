@@ -127,25 +127,32 @@ func NewInternet(t testing.TB, addrs ...string) *Internet {
 	return n
 }
 
+// New makes a network namespace and binds it to a new file at path; unmount the
+// file to be rid of it. The functions run in it first.
+func New(path string, inside ...func() error) error {
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	return OnThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		for _, fn := range inside {
+			if err := fn(); err != nil {
+				return err
+			}
+		}
+		return unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, "")
+	})
+}
+
 func (n *Internet) make(addrs []string) error {
 	host, err := os.Open("/proc/self/ns/net")
 	if err != nil {
 		return err
 	}
 	defer host.Close()
-	if err := os.WriteFile(n.NS, nil, 0o600); err != nil {
-		return err
-	}
-	err = OnThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		if err := inside(int(host.Fd()), addrs); err != nil {
-			return err
-		}
-		return unix.Mount("/proc/thread-self/ns/net", n.NS, "none", unix.MS_BIND, "")
-	})
-	if err != nil {
+	if err := New(n.NS, func() error { return inside(int(host.Fd()), addrs) }); err != nil {
 		return err
 	}
 	up, err := netlink.LinkByName(uplink)
