@@ -87,6 +87,7 @@ func run(ctx context.Context, atoll, peers, out, only string, n int) error {
 		{"files", b.files},
 		{"streaming", b.streaming},
 		{"network policies", b.egress},
+		{"activity", b.activity},
 		{"fork and snapshot", b.fork},
 		{"burst of 50", b.burst},
 		{"peers", b.runPeers},

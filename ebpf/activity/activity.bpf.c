@@ -1,13 +1,14 @@
 //go:build ignore
 
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* What processes of sandboxes do, seen at typed tracepoints and at the ends of
- * system calls: the hooks that kernels without BPF trampolines have too. Each
- * program leaves at once when the process belongs to no sandbox. */
+/* What processes of sandboxes do, seen at typed tracepoints, which kernels
+ * without BPF trampolines have too. Each program leaves at once when the process
+ * belongs to no sandbox. */
 #include "activity.h"
-#include "file.h"
 #include "socket.h"
 #include "privilege.h"
+#include "calls.h"
+#include "find.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -18,6 +19,8 @@ int BPF_PROG(on_exec, struct task_struct *t, int old_pid, struct linux_binprm *b
 	struct record *r = sandbox ? begin(t, sandbox, KIND_EXEC) : 0;
 	if (!r)
 		return 0;
+	if (BPF_CORE_READ_BITFIELD_PROBED(bprm, secureexec))
+		r->e.flags |= FLAG_ELEVATED;
 	struct file *f = BPF_CORE_READ(bprm, file);
 	r->e.inode = BPF_CORE_READ(f, f_inode, i_ino);
 	r->e.dev = BPF_CORE_READ(f, f_inode, i_sb, s_dev);
@@ -41,6 +44,27 @@ int BPF_PROG(on_exec, struct task_struct *t, int old_pid, struct linux_binprm *b
 	return send(r, off + n);
 }
 
+/* Takes the place of the process that had this number before. Only one thread
+ * of a process succeeds. */
+static __always_inline bool ends(struct event *e)
+{
+	struct process p = {
+		.start = e->start, .end = e->time, .sandbox = e->sandbox, .tgid = e->tgid, .ppid = e->ppid,
+		.inner = e->inner, .uid = e->uid, .gid = e->gid, .euid = e->euid,
+	};
+	__builtin_memcpy(p.comm, e->comm, sizeof(p.comm));
+	if (!bpf_map_update_elem(&ended, &p.tgid, &p, BPF_NOEXIST))
+		return true;
+	struct process *old = bpf_map_lookup_elem(&ended, &p.tgid);
+	if (!old)
+		return true;
+	__u64 start = old->start;
+	if (start == p.start || __sync_val_compare_and_swap(&old->start, start, p.start) != start)
+		return false;
+	*old = p;
+	return true;
+}
+
 /* Reports a process once, with its last thread. The threads' programs may all
  * see that none is left alive. */
 SEC("tp_btf/sched_process_exit")
@@ -48,12 +72,9 @@ int BPF_PROG(on_exit, struct task_struct *t)
 {
 	if (t->signal->live.counter)
 		return 0;
-	__u32 sandbox = owner(t), one = 1;
+	__u32 sandbox = owner(t);
 	struct record *r = sandbox ? begin(t, sandbox, KIND_EXIT) : 0;
-	if (!r)
-		return 0;
-	struct process_key k = { .start = r->e.start, .tgid = r->e.tgid };
-	if (bpf_map_update_elem(&ended, &k, &one, BPF_NOEXIST))
+	if (!r || !ends(&r->e))
 		return 0;
 	struct signal_struct *s = t->signal;
 	r->e.args[0] = s->flags & SIGNAL_GROUP_EXIT ? s->group_exit_code : t->exit_code;

@@ -5,15 +5,14 @@
  * of LSM hooks could use it as it is. */
 #include "types.h"
 
-enum kind {
-	KIND_EXEC = 1, KIND_EXIT, KIND_OPEN, KIND_CREATE, KIND_UNLINK, KIND_RENAME, KIND_MKDIR, KIND_RMDIR,
-	KIND_LINK, KIND_SYMLINK, KIND_TRUNCATE, KIND_CONNECT, KIND_ACCEPT, KIND_PRIVILEGE,
-};
+/* The numbers between are what happens to files, which the programs do not see. */
+enum kind { KIND_EXEC = 1, KIND_EXIT, KIND_CONNECT = 12, KIND_ACCEPT, KIND_PRIVILEGE };
 
 enum call {
 	CALL_SETUID = 1, CALL_SETGID, CALL_SETREUID, CALL_SETREGID, CALL_SETRESUID, CALL_SETRESGID, CALL_SETFSUID, CALL_SETFSGID,
 	CALL_CAPSET, CALL_MOUNT, CALL_UMOUNT, CALL_MOVE_MOUNT, CALL_PIVOT_ROOT, CALL_CHROOT, CALL_PTRACE, CALL_BPF,
 	CALL_PERF_EVENT_OPEN, CALL_INIT_MODULE, CALL_FINIT_MODULE, CALL_DELETE_MODULE, CALL_UNSHARE, CALL_SETNS, CALL_CLONE,
+	CALL_OTHER, CALL_REBOOT, CALL_SWAP, CALL_NAME, CALL_KEXEC, CALL_OPEN_BY_HANDLE, CALL_MEMORY,
 };
 
 enum flags {
@@ -21,6 +20,7 @@ enum flags {
 	FLAG_CLAIMED  = 1 << 1, /* texts or addresses are as the process gave them, and could change meanwhile */
 	FLAG_DETACHED = 1 << 2, /* the path does not reach the root of the mount namespace */
 	FLAG_UNREAD   = 1 << 3, /* memory of the process could not be read */
+	FLAG_ELEVATED = 1 << 4, /* the program gets rights that its user lacks */
 };
 
 #define MAX_TEXT 1024 /* of one path */
@@ -44,7 +44,8 @@ struct event {
 	__u16 lport, rport; /* host order */
 	__u8  kind, call;
 	__u8  family, proto;
-	__u16 pad[3];
+	__u8  cap;          /* the capability plus one; 0 for none */
+	__u8  pad[5];
 	__u8  laddr[16], raddr[16]; /* IPv4 as ::ffff:a.b.c.d */
 	char  comm[16];
 };
@@ -61,15 +62,9 @@ struct state {
 	__u64 events, lost, repeated;
 };
 
-struct file_key {
-	__u32 sandbox, dev;
-	__u64 inode;
-	__u32 generation, pad;
-};
-
 const volatile __u64 budget = 8 << 20;         /* bytes of one sandbox in a second */
 const volatile __u64 wake = 1 << 20;           /* unread bytes at which the reader is woken */
-const volatile __u64 repeat = 60 * 1000000000ULL; /* ns within which opens of one file are one event */
+const volatile __u64 repeat = 60 * 1000000000ULL; /* ns within which the same wish of one process is one event */
 
 /* The depths below their root at which directories of sandboxes lie; 0 ends the list. */
 #define DEPTHS 4
@@ -92,19 +87,20 @@ struct {
 	__type(value, struct state);
 } states SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1 << 16);
-	__type(key, struct file_key);
-	__type(value, __u64);
-} opened SEC(".maps");
+/* A process, for those who know its number alone. */
+struct process {
+	__u64 start, end; /* end is 0 while it lives */
+	__u32 sandbox;
+	__u32 tgid, ppid, inner, uid, gid, euid, pad;
+	char comm[16];
+};
 
-struct process_key { __u64 start; __u32 tgid, pad; };
+/* The processes of sandboxes that ended, by tgid. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1 << 13);
-	__type(key, struct process_key);
-	__type(value, __u32);
+	__uint(max_entries, 1 << 15);
+	__type(key, __u32);
+	__type(value, struct process);
 } ended SEC(".maps");
 
 struct {
@@ -120,6 +116,7 @@ struct {
 } scratch SEC(".maps");
 
 const struct event *unused_event __attribute__((unused));
+const struct process *unused_process __attribute__((unused));
 
 static __always_inline struct task_struct *me(void) { return (void *)bpf_get_current_task_btf(); }
 
@@ -173,27 +170,33 @@ static __always_inline __u32 inner_pid(struct task_struct *t)
 	return nr;
 }
 
-/* The record to fill, with what is known of every event. */
+/* What is known of every event: it is the current process's. */
+static __always_inline void fill(struct event *e, struct task_struct *t, __u32 sandbox, __u8 kind)
+{
+	__u64 ids = bpf_get_current_pid_tgid(), users = bpf_get_current_uid_gid();
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time = bpf_ktime_get_boot_ns();
+	e->start = BPF_CORE_READ(t, group_leader, start_boottime);
+	e->sandbox = sandbox;
+	e->kind = kind;
+	e->tgid = ids >> 32;
+	e->tid = ids;
+	e->ppid = BPF_CORE_READ(t, real_parent, tgid);
+	e->inner = inner_pid(t);
+	e->uid = users;
+	e->gid = users >> 32;
+	e->euid = BPF_CORE_READ(t, cred, euid.val);
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+}
+
+/* The record of this processor. Only programs that nothing of ours interrupts
+ * may use it: those of tracepoints that are no interrupt's. */
 static __always_inline struct record *begin(struct task_struct *t, __u32 sandbox, __u8 kind)
 {
 	__u32 zero = 0;
 	struct record *r = bpf_map_lookup_elem(&scratch, &zero);
-	if (!r)
-		return 0;
-	__builtin_memset(&r->e, 0, sizeof(r->e));
-	__u64 ids = bpf_get_current_pid_tgid(), users = bpf_get_current_uid_gid();
-	r->e.time = bpf_ktime_get_boot_ns();
-	r->e.start = BPF_CORE_READ(t, group_leader, start_boottime);
-	r->e.sandbox = sandbox;
-	r->e.kind = kind;
-	r->e.tgid = ids >> 32;
-	r->e.tid = ids;
-	r->e.ppid = BPF_CORE_READ(t, real_parent, tgid);
-	r->e.inner = inner_pid(t);
-	r->e.uid = users;
-	r->e.gid = users >> 32;
-	r->e.euid = BPF_CORE_READ(t, cred, euid.val);
-	bpf_get_current_comm(r->e.comm, sizeof(r->e.comm));
+	if (r)
+		fill(&r->e, t, sandbox, kind);
 	return r;
 }
 
@@ -205,22 +208,26 @@ static __always_inline bool affordable(struct state *s, __u32 cost)
 	return __sync_fetch_and_add(&s->used, cost) + cost <= budget;
 }
 
-/* Sends the record with its first bytes of text, or counts it as lost. */
-static __always_inline int send(struct record *r, __u32 text)
+/* Sends an event and what follows it, or counts it as lost. */
+static __always_inline int emit(struct event *e, __u32 size)
 {
-	__u32 sandbox = r->e.sandbox;
+	__u32 sandbox = e->sandbox;
 	struct state *s = bpf_map_lookup_elem(&states, &sandbox);
 	if (!s)
 		return 0;
-	text &= TEXT_ROOM - 1;
-	__u32 size = sizeof(r->e) + text;
-	r->e.lost = s->lost;
+	e->lost = s->lost;
 	__u64 flags = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
-	if (!affordable(s, size) || bpf_ringbuf_output(&events, r, size, flags))
+	if (!affordable(s, size) || bpf_ringbuf_output(&events, e, size, flags))
 		__sync_fetch_and_add(&s->lost, 1);
 	else
 		__sync_fetch_and_add(&s->events, 1);
 	return 0;
+}
+
+/* Sends the record with its first bytes of text. */
+static __always_inline int send(struct record *r, __u32 text)
+{
+	return emit(&r->e, sizeof(r->e) + (text & (TEXT_ROOM - 1)));
 }
 
 /* Texts are appended at off; each function returns the next one. */
@@ -309,39 +316,3 @@ static __always_inline __u32 walk_text(struct record *r, int i, __u32 off, struc
 	r->e.texts[i] = n;
 	return off + n;
 }
-
-static __always_inline struct file *file_of(struct task_struct *t, long fd)
-{
-	struct fdtable *table = BPF_CORE_READ(t, files, fdt);
-	struct file *f = 0;
-	if (fd < 0 || fd >= BPF_CORE_READ(table, max_fds))
-		return 0;
-	bpf_probe_read_kernel(&f, sizeof(f), BPF_CORE_READ(table, fd) + fd);
-	return f;
-}
-
-/* What the tracepoint at the end of a system call gives. */
-struct sys_exit {
-	__u64 common;
-	__s64 number;
-	__s64 ret;
-};
-
-/* Argument n of the system call that just ended. */
-static __always_inline __u64 arg(struct task_struct *t, int n)
-{
-	struct pt_regs *regs = (void *)bpf_task_pt_regs((void *)t);
-#if defined(__TARGET_ARCH_x86)
-	switch (n) {
-	case 0: return BPF_CORE_READ(regs, di);
-	case 1: return BPF_CORE_READ(regs, si);
-	case 2: return BPF_CORE_READ(regs, dx);
-	case 3: return BPF_CORE_READ(regs, r10);
-	default: return BPF_CORE_READ(regs, r8);
-	}
-#else
-	return n ? BPF_CORE_READ(regs, regs[n]) : BPF_CORE_READ(regs, orig_x0);
-#endif
-}
-
-#define AFTER(call) SEC("tp/syscalls/sys_exit_" #call) int after_##call(struct sys_exit *ctx)

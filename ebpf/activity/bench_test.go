@@ -13,116 +13,216 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
-// slices of work that both states of the programs see alternately, so that both
-// see the same noise of the machine.
+// The recorder is opened and closed so many times, so that work with and
+// without it sees the same noise of the machine.
 const (
-	benchRounds = 3
-	benchSlices = 12
+	benchRounds = 8
+	benchSlices = 5
 )
 
-// steps are what a worker does on a line of input; it answers with the time of
-// one step in nanoseconds.
-var steps = map[string]struct {
-	n  int
-	do func(dir string)
-}{
-	"getppid": {20000, func(string) { _, _, _ = syscall.RawSyscall(unix.SYS_GETPPID, 0, 0, 0) }},
-	"read-open": {4000, func(dir string) {
-		fd, err := unix.Open(dir+"/there", unix.O_RDONLY, 0)
-		check(err)
-		check(unix.Close(fd))
-	}},
-	"write-open": {4000, func(dir string) {
-		fd, err := unix.Open(dir+"/there", unix.O_WRONLY, 0)
-		check(err)
-		check(unix.Close(fd))
-	}},
-	"create-unlink": {1000, func(dir string) {
-		fd, err := unix.Open(dir+"/made", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
-		check(err)
-		check(unix.Close(fd))
+// benchSteps are what a worker does on a line of input; it answers with the
+// time of one step in nanoseconds: that of the processors, which other programs
+// hardly change, and that of the clock.
+var benchSteps = []benchStep{
+	{"getppid", 20000, false, func(string) { _, _, _ = syscall.RawSyscall(unix.SYS_GETPPID, 0, 0, 0) }},
+	{"open", 2000, false, readOpen},
+	{"exec", 20, false, forkExec},
+	{"exec", 20, true, forkExec},
+	{"compile", 1, true, func(dir string) { start("/usr/bin/cc", "-O1", "-c", dir+"/source.c", "-o", dir+"/object.o") }},
+	{"open", 2000, true, readOpen},
+	{"write-open", 2000, true, func(dir string) { open(dir+"/there", unix.O_WRONLY) }},
+	{"create-unlink", 400, true, func(dir string) {
+		open(dir+"/made", unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
 		check(unix.Unlink(dir + "/made"))
 	}},
-	"fork-exec": {60, func(string) {
-		pid, err := syscall.ForkExec("/bin/true", []string{"true"}, &syscall.ProcAttr{})
-		check(err)
-		_, err = syscall.Wait4(pid, nil, 0, nil)
-		check(err)
-	}},
+}
+
+type benchStep struct {
+	name   string
+	n      int
+	inside bool // measured in a watched sandbox, otherwise outside of all
+	do     func(dir string)
+}
+
+func open(path string, flags int) {
+	fd, err := unix.Open(path, flags, 0o600)
+	check(err)
+	check(unix.Close(fd))
+}
+
+func readOpen(dir string) { open(dir+"/there", unix.O_RDONLY) }
+
+func forkExec(string) { start("/bin/true") }
+
+func start(path string, args ...string) {
+	pid, err := syscall.ForkExec(path, append([]string{path}, args...), &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}})
+	check(err)
+	var status unix.WaitStatus
+	_, err = unix.Wait4(pid, &status, 0, nil)
+	check(err)
+	if status.ExitStatus() != 0 {
+		check(fmt.Errorf("%s ended with %d", path, status.ExitStatus()))
+	}
 }
 
 func worker(args []string) {
 	args = enter(args)
+	check(os.Setenv("TMPDIR", args[0]))
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		s := steps[in.Text()]
-		begin := time.Now()
+		i, err := strconv.Atoi(in.Text())
+		check(err)
+		s := benchSteps[i]
+		begin, used := time.Now(), processors()
 		for range s.n {
 			s.do(args[0])
 		}
-		fmt.Println(time.Since(begin).Nanoseconds() / int64(s.n))
+		fmt.Println((processors()-used).Nanoseconds()/int64(s.n), time.Since(begin).Nanoseconds()/int64(s.n))
 	}
 }
 
-// BenchmarkOverhead compares work with and without the programs, inside a
-// watched sandbox and outside of any.
-func BenchmarkOverhead(b *testing.B) {
+// processors is what this process and its ended children have used of them.
+func processors() time.Duration {
+	var sum time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		check(unix.Getrusage(who, &u))
+		sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	return sum
+}
+
+// BenchmarkActivity compares work with and without the recorder. control is the
+// same without the recorder twice: what the machine's noise makes of 1.
+func BenchmarkActivity(b *testing.B) {
 	for range b.N {
 		measure(b)
 	}
 }
 
-func measure(b *testing.B) {
-	for _, root := range hierarchies() {
-		dir, err := os.MkdirTemp(root, "activity-bench-")
-		if err != nil {
-			b.Fatal(err)
+// BenchmarkPrograms is how long the programs run for one fork and exec, as the
+// kernel counts it, which adds about 100 ns to each run. What the machine does
+// besides counts as well.
+func BenchmarkPrograms(b *testing.B) {
+	const each = 300
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		b.Skipf("the kernel does not count: %v", err)
+	}
+	defer stats.Close()
+	root := anyHierarchy(b)
+	dir := makeGroup(b, root)
+	work, _ := overlay(b)
+	in, out := startWorker(b, dir, work), startWorker(b, root, work)
+	defer in.stop()
+	defer out.stop()
+	r, err := Open(Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := newStream(r)
+	if err := r.Add(dir, 1); err != nil {
+		b.Fatal(err)
+	}
+	step := slices.IndexFunc(benchSteps, func(s benchStep) bool { return s.name == "exec" })
+	for range b.N {
+		for where, w := range map[string]*benchWorker{"inside": in, "outside": out} {
+			before := spent(b, r)
+			for range each / benchSteps[step].n {
+				w.step(b, step)
+			}
+			b.ReportMetric(float64((spent(b, r)-before).Nanoseconds())/each, "programs_"+where+"_exec_ns")
 		}
-		defer os.Remove(dir)
-		in, out := startWorker(b, dir), startWorker(b, root)
-		defer in.stop()
-		defer out.stop()
-		times := map[string][]int64{}
-		slice := func(state string) {
-			for range benchSlices {
-				for name := range steps {
-					times["in "+state+name] = append(times["in "+state+name], in.step(b, name))
-					times["out "+state+name] = append(times["out "+state+name], out.step(b, name))
-				}
-			}
-		}
-		for range benchRounds {
-			slice("off ")
-			r, err := Open(Options{})
-			if err != nil {
-				b.Fatal(err)
-			}
-			if err := r.Add(dir, 1); err != nil {
-				b.Fatal(err)
-			}
-			s := newStream(r)
-			slice("on ")
-			if err := s.close(); err != nil {
-				b.Fatal(err)
-			}
-		}
-		var table strings.Builder
-		for name := range steps {
-			for _, where := range []string{"in ", "out "} {
-				off, on := quarter(times[where+"off "+name]), quarter(times[where+"on "+name])
-				fmt.Fprintf(&table, "%-4s %-14s off %8d ns  on %8d ns  ratio %.3f\n", where, name, off, on, float64(on)/float64(off))
-			}
-		}
-		fmt.Printf("%s\n%s", root, &table) // a log of a benchmark is cut
+	}
+	b.ReportMetric(0, "ns/op")
+	if err := s.close(); err != nil {
+		b.Fatal(err)
 	}
 }
 
-// quarter is the first quartile: what the work takes on a quiet machine.
-func quarter(v []int64) int64 {
+// spent is how long all programs have run.
+func spent(b *testing.B, r *Recorder) time.Duration {
+	var sum time.Duration
+	for _, p := range r.programs.Programs {
+		s, err := p.Stats()
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum += s.Runtime
+	}
+	return sum
+}
+
+func measure(b *testing.B) {
+	root := anyHierarchy(b)
+	dir := makeGroup(b, root)
+	insideRoot, upper := overlay(b)
+	outsideRoot, _ := overlay(b)
+	in, out := startWorker(b, dir, insideRoot), startWorker(b, root, outsideRoot)
+	defer in.stop()
+	defer out.stop()
+	times, clocks := map[string][]int64{}, map[string][]int64{}
+	slice := func(state string) {
+		for range benchSlices {
+			for i, s := range benchSteps {
+				w, where := out, "outside"
+				if s.inside {
+					w, where = in, "inside"
+				}
+				name := where + "_" + s.name + " " + state
+				used, passed := w.step(b, i)
+				times[name], clocks[name] = append(times[name], used), append(clocks[name], passed)
+			}
+		}
+	}
+	states := []string{"off", "on", "control"}
+	slice("warm")
+	for i := range benchRounds * len(states) {
+		state := states[(i+i/len(states))%len(states)] // each comes after each other one
+		if state != "on" {
+			slice(state)
+			continue
+		}
+		r, err := Open(Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := r.Add(dir, 1); err != nil {
+			b.Fatal(err)
+		}
+		if err := r.Watch(1, insideRoot, upper); err != nil {
+			b.Fatal(err)
+		}
+		s := newStream(r)
+		slice(state)
+		if err := s.close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, s := range benchSteps {
+		name := "outside_" + s.name
+		if s.inside {
+			name = "inside_" + s.name
+		}
+		ratio := func(of map[string][]int64, state string) float64 {
+			return float64(tenth(of[name+" "+state])) / float64(tenth(of[name+" off"]))
+		}
+		metric := strings.ReplaceAll(name, "-", "_")
+		b.ReportMetric(float64(tenth(times[name+" off"])), "off_"+metric+"_ns")
+		b.ReportMetric(ratio(times, "on"), "ratio_"+metric)
+		b.ReportMetric(ratio(times, "control"), "control_"+metric)
+		b.ReportMetric(ratio(clocks, "on"), "clock_"+metric)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// tenth is the first decile: what the work takes on a quiet machine.
+func tenth(v []int64) int64 {
 	slices.Sort(v)
-	return v[len(v)/4]
+	return v[len(v)/10]
 }
 
 type benchWorker struct {
@@ -131,13 +231,11 @@ type benchWorker struct {
 	out *bufio.Reader
 }
 
-func startWorker(b *testing.B, group string) *benchWorker {
-	work, err := os.MkdirTemp("/dev/shm", "activity-bench-") // so that no disk is measured
-	if err != nil {
+func startWorker(b *testing.B, group, work string) *benchWorker {
+	if err := os.WriteFile(filepath.Join(work, "there"), nil, 0o600); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = os.RemoveAll(work) })
-	if err := os.WriteFile(filepath.Join(work, "there"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(work, "source.c"), source(), 0o600); err != nil {
 		b.Fatal(err)
 	}
 	r, w, err := os.Pipe()
@@ -158,19 +256,28 @@ func startWorker(b *testing.B, group string) *benchWorker {
 	return &benchWorker{c, w, bufio.NewReader(out)}
 }
 
-func (w *benchWorker) step(b *testing.B, name string) int64 {
-	if _, err := fmt.Fprintln(w.in, name); err != nil {
+// source is a program of moderate size.
+func source() []byte {
+	var s strings.Builder
+	s.WriteString("#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n")
+	for i := range 50 {
+		fmt.Fprintf(&s, "int f%d(int n) { int s = 0; for (int i = 0; i < n; i++) s += i * %d; printf(\"%%d\\n\", s); return s; }\n", i, i)
+	}
+	return []byte(s.String())
+}
+
+func (w *benchWorker) step(b *testing.B, i int) (used, passed int64) {
+	if _, err := fmt.Fprintln(w.in, i); err != nil {
 		b.Fatal(err)
 	}
 	line, err := w.out.ReadString('\n')
 	if err != nil {
 		b.Fatal(err)
 	}
-	n, err := strconv.ParseInt(line[:len(line)-1], 10, 64)
-	if err != nil {
+	if _, err := fmt.Sscan(line, &used, &passed); err != nil {
 		b.Fatal(err)
 	}
-	return n
+	return used, passed
 }
 
 func (w *benchWorker) stop() {

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfBegun struct {
+	_    structs.HostLayout
+	Sock uint64
+	E    bpfEvent
+}
+
 type bpfEvent struct {
 	_         structs.HostLayout
 	Time      uint64
@@ -39,26 +45,33 @@ type bpfEvent struct {
 	Call      uint8
 	Family    uint8
 	Proto     uint8
-	Pad       [3]uint16
+	Cap       uint8
+	Pad       [5]uint8
 	Laddr     [16]uint8
 	Raddr     [16]uint8
 	Comm      [16]int8
 }
 
-type bpfFileKey struct {
-	_          structs.HostLayout
-	Sandbox    uint32
-	Dev        uint32
-	Inode      uint64
-	Generation uint32
-	Pad        uint32
+type bpfPlace struct {
+	_      structs.HostLayout
+	Net    uint32
+	Port   uint16
+	Family uint16
 }
 
-type bpfProcessKey struct {
-	_     structs.HostLayout
-	Start uint64
-	Tgid  uint32
-	Pad   uint32
+type bpfProcess struct {
+	_       structs.HostLayout
+	Start   uint64
+	End     uint64
+	Sandbox uint32
+	Tgid    uint32
+	Ppid    uint32
+	Inner   uint32
+	Uid     uint32
+	Gid     uint32
+	Euid    uint32
+	Pad     uint32
+	Comm    [16]int8
 }
 
 type bpfRecord struct {
@@ -77,69 +90,72 @@ type bpfState struct {
 	Repeated uint64
 }
 
+type bpfWish struct {
+	_       structs.HostLayout
+	Start   uint64
+	Tgid    uint32
+	Call    uint8
+	Cap     uint8
+	Granted uint8
+	Pad     uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapEnded               = "ended"
-	bpfMapEvents              = "events"
-	bpfMapGroups              = "groups"
-	bpfMapOpened              = "opened"
-	bpfMapScratch             = "scratch"
-	bpfMapStates              = "states"
-	bpfProgAfterAccept        = "after_accept"
-	bpfProgAfterAccept4       = "after_accept4"
-	bpfProgAfterBpf           = "after_bpf"
-	bpfProgAfterCapset        = "after_capset"
-	bpfProgAfterChroot        = "after_chroot"
-	bpfProgAfterConnect       = "after_connect"
-	bpfProgAfterCreat         = "after_creat"
-	bpfProgAfterDeleteModule  = "after_delete_module"
-	bpfProgAfterFinitModule   = "after_finit_module"
-	bpfProgAfterInitModule    = "after_init_module"
-	bpfProgAfterLink          = "after_link"
-	bpfProgAfterLinkat        = "after_linkat"
-	bpfProgAfterMkdir         = "after_mkdir"
-	bpfProgAfterMkdirat       = "after_mkdirat"
-	bpfProgAfterMknod         = "after_mknod"
-	bpfProgAfterMknodat       = "after_mknodat"
-	bpfProgAfterMount         = "after_mount"
-	bpfProgAfterMoveMount     = "after_move_mount"
-	bpfProgAfterOpen          = "after_open"
-	bpfProgAfterOpenat        = "after_openat"
-	bpfProgAfterOpenat2       = "after_openat2"
-	bpfProgAfterPerfEventOpen = "after_perf_event_open"
-	bpfProgAfterPivotRoot     = "after_pivot_root"
-	bpfProgAfterPtrace        = "after_ptrace"
-	bpfProgAfterRename        = "after_rename"
-	bpfProgAfterRenameat      = "after_renameat"
-	bpfProgAfterRenameat2     = "after_renameat2"
-	bpfProgAfterRmdir         = "after_rmdir"
-	bpfProgAfterSetfsgid      = "after_setfsgid"
-	bpfProgAfterSetfsuid      = "after_setfsuid"
-	bpfProgAfterSetgid        = "after_setgid"
-	bpfProgAfterSetns         = "after_setns"
-	bpfProgAfterSetregid      = "after_setregid"
-	bpfProgAfterSetresgid     = "after_setresgid"
-	bpfProgAfterSetresuid     = "after_setresuid"
-	bpfProgAfterSetreuid      = "after_setreuid"
-	bpfProgAfterSetuid        = "after_setuid"
-	bpfProgAfterSymlink       = "after_symlink"
-	bpfProgAfterSymlinkat     = "after_symlinkat"
-	bpfProgAfterTruncate      = "after_truncate"
-	bpfProgAfterUmount        = "after_umount"
-	bpfProgAfterUnlink        = "after_unlink"
-	bpfProgAfterUnlinkat      = "after_unlinkat"
-	bpfProgAfterUnshare       = "after_unshare"
-	bpfProgOnExec             = "on_exec"
-	bpfProgOnExit             = "on_exit"
-	bpfProgOnFork             = "on_fork"
-	bpfVarBudget              = "budget"
-	bpfVarDepths1             = "depths1"
-	bpfVarDepths2             = "depths2"
-	bpfVarRepeat              = "repeat"
-	bpfVarUnusedEvent         = "unused_event"
-	bpfVarWake                = "wake"
+	bpfMapConnecting           = "connecting"
+	bpfMapEnded                = "ended"
+	bpfMapEvents               = "events"
+	bpfMapGroups               = "groups"
+	bpfMapListening            = "listening"
+	bpfMapScratch              = "scratch"
+	bpfMapStates               = "states"
+	bpfMapWishes               = "wishes"
+	bpfProgAfterBpf            = "after_bpf"
+	bpfProgAfterCapset         = "after_capset"
+	bpfProgAfterChroot         = "after_chroot"
+	bpfProgAfterDeleteModule   = "after_delete_module"
+	bpfProgAfterFinitModule    = "after_finit_module"
+	bpfProgAfterInitModule     = "after_init_module"
+	bpfProgAfterKexecLoad      = "after_kexec_load"
+	bpfProgAfterMount          = "after_mount"
+	bpfProgAfterMoveMount      = "after_move_mount"
+	bpfProgAfterOpenByHandleAt = "after_open_by_handle_at"
+	bpfProgAfterPerfEventOpen  = "after_perf_event_open"
+	bpfProgAfterPivotRoot      = "after_pivot_root"
+	bpfProgAfterPtrace         = "after_ptrace"
+	bpfProgAfterReboot         = "after_reboot"
+	bpfProgAfterSetfsgid       = "after_setfsgid"
+	bpfProgAfterSetfsuid       = "after_setfsuid"
+	bpfProgAfterSetgid         = "after_setgid"
+	bpfProgAfterSetns          = "after_setns"
+	bpfProgAfterSetregid       = "after_setregid"
+	bpfProgAfterSetresgid      = "after_setresgid"
+	bpfProgAfterSetresuid      = "after_setresuid"
+	bpfProgAfterSetreuid       = "after_setreuid"
+	bpfProgAfterSetuid         = "after_setuid"
+	bpfProgAfterUmount         = "after_umount"
+	bpfProgAfterUnshare        = "after_unshare"
+	bpfProgFind                = "find"
+	bpfProgOnCapable           = "on_capable"
+	bpfProgOnConnect           = "on_connect"
+	bpfProgOnConnect4          = "on_connect4"
+	bpfProgOnConnect6          = "on_connect6"
+	bpfProgOnExec              = "on_exec"
+	bpfProgOnExit              = "on_exit"
+	bpfProgOnFork              = "on_fork"
+	bpfProgOnSignal            = "on_signal"
+	bpfProgOnState             = "on_state"
+	bpfVarBudget               = "budget"
+	bpfVarCallsTold            = "calls_told"
+	bpfVarDepths1              = "depths1"
+	bpfVarDepths2              = "depths2"
+	bpfVarPortsTold            = "ports_told"
+	bpfVarRepeat               = "repeat"
+	bpfVarUnusedEvent          = "unused_event"
+	bpfVarUnusedProcess        = "unused_process"
+	bpfVarWake                 = "wake"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -184,77 +200,70 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	AfterAccept        *ebpf.ProgramSpec `ebpf:"after_accept"`
-	AfterAccept4       *ebpf.ProgramSpec `ebpf:"after_accept4"`
-	AfterBpf           *ebpf.ProgramSpec `ebpf:"after_bpf"`
-	AfterCapset        *ebpf.ProgramSpec `ebpf:"after_capset"`
-	AfterChroot        *ebpf.ProgramSpec `ebpf:"after_chroot"`
-	AfterConnect       *ebpf.ProgramSpec `ebpf:"after_connect"`
-	AfterCreat         *ebpf.ProgramSpec `ebpf:"after_creat"`
-	AfterDeleteModule  *ebpf.ProgramSpec `ebpf:"after_delete_module"`
-	AfterFinitModule   *ebpf.ProgramSpec `ebpf:"after_finit_module"`
-	AfterInitModule    *ebpf.ProgramSpec `ebpf:"after_init_module"`
-	AfterLink          *ebpf.ProgramSpec `ebpf:"after_link"`
-	AfterLinkat        *ebpf.ProgramSpec `ebpf:"after_linkat"`
-	AfterMkdir         *ebpf.ProgramSpec `ebpf:"after_mkdir"`
-	AfterMkdirat       *ebpf.ProgramSpec `ebpf:"after_mkdirat"`
-	AfterMknod         *ebpf.ProgramSpec `ebpf:"after_mknod"`
-	AfterMknodat       *ebpf.ProgramSpec `ebpf:"after_mknodat"`
-	AfterMount         *ebpf.ProgramSpec `ebpf:"after_mount"`
-	AfterMoveMount     *ebpf.ProgramSpec `ebpf:"after_move_mount"`
-	AfterOpen          *ebpf.ProgramSpec `ebpf:"after_open"`
-	AfterOpenat        *ebpf.ProgramSpec `ebpf:"after_openat"`
-	AfterOpenat2       *ebpf.ProgramSpec `ebpf:"after_openat2"`
-	AfterPerfEventOpen *ebpf.ProgramSpec `ebpf:"after_perf_event_open"`
-	AfterPivotRoot     *ebpf.ProgramSpec `ebpf:"after_pivot_root"`
-	AfterPtrace        *ebpf.ProgramSpec `ebpf:"after_ptrace"`
-	AfterRename        *ebpf.ProgramSpec `ebpf:"after_rename"`
-	AfterRenameat      *ebpf.ProgramSpec `ebpf:"after_renameat"`
-	AfterRenameat2     *ebpf.ProgramSpec `ebpf:"after_renameat2"`
-	AfterRmdir         *ebpf.ProgramSpec `ebpf:"after_rmdir"`
-	AfterSetfsgid      *ebpf.ProgramSpec `ebpf:"after_setfsgid"`
-	AfterSetfsuid      *ebpf.ProgramSpec `ebpf:"after_setfsuid"`
-	AfterSetgid        *ebpf.ProgramSpec `ebpf:"after_setgid"`
-	AfterSetns         *ebpf.ProgramSpec `ebpf:"after_setns"`
-	AfterSetregid      *ebpf.ProgramSpec `ebpf:"after_setregid"`
-	AfterSetresgid     *ebpf.ProgramSpec `ebpf:"after_setresgid"`
-	AfterSetresuid     *ebpf.ProgramSpec `ebpf:"after_setresuid"`
-	AfterSetreuid      *ebpf.ProgramSpec `ebpf:"after_setreuid"`
-	AfterSetuid        *ebpf.ProgramSpec `ebpf:"after_setuid"`
-	AfterSymlink       *ebpf.ProgramSpec `ebpf:"after_symlink"`
-	AfterSymlinkat     *ebpf.ProgramSpec `ebpf:"after_symlinkat"`
-	AfterTruncate      *ebpf.ProgramSpec `ebpf:"after_truncate"`
-	AfterUmount        *ebpf.ProgramSpec `ebpf:"after_umount"`
-	AfterUnlink        *ebpf.ProgramSpec `ebpf:"after_unlink"`
-	AfterUnlinkat      *ebpf.ProgramSpec `ebpf:"after_unlinkat"`
-	AfterUnshare       *ebpf.ProgramSpec `ebpf:"after_unshare"`
-	OnExec             *ebpf.ProgramSpec `ebpf:"on_exec"`
-	OnExit             *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFork             *ebpf.ProgramSpec `ebpf:"on_fork"`
+	AfterBpf            *ebpf.ProgramSpec `ebpf:"after_bpf"`
+	AfterCapset         *ebpf.ProgramSpec `ebpf:"after_capset"`
+	AfterChroot         *ebpf.ProgramSpec `ebpf:"after_chroot"`
+	AfterDeleteModule   *ebpf.ProgramSpec `ebpf:"after_delete_module"`
+	AfterFinitModule    *ebpf.ProgramSpec `ebpf:"after_finit_module"`
+	AfterInitModule     *ebpf.ProgramSpec `ebpf:"after_init_module"`
+	AfterKexecLoad      *ebpf.ProgramSpec `ebpf:"after_kexec_load"`
+	AfterMount          *ebpf.ProgramSpec `ebpf:"after_mount"`
+	AfterMoveMount      *ebpf.ProgramSpec `ebpf:"after_move_mount"`
+	AfterOpenByHandleAt *ebpf.ProgramSpec `ebpf:"after_open_by_handle_at"`
+	AfterPerfEventOpen  *ebpf.ProgramSpec `ebpf:"after_perf_event_open"`
+	AfterPivotRoot      *ebpf.ProgramSpec `ebpf:"after_pivot_root"`
+	AfterPtrace         *ebpf.ProgramSpec `ebpf:"after_ptrace"`
+	AfterReboot         *ebpf.ProgramSpec `ebpf:"after_reboot"`
+	AfterSetfsgid       *ebpf.ProgramSpec `ebpf:"after_setfsgid"`
+	AfterSetfsuid       *ebpf.ProgramSpec `ebpf:"after_setfsuid"`
+	AfterSetgid         *ebpf.ProgramSpec `ebpf:"after_setgid"`
+	AfterSetns          *ebpf.ProgramSpec `ebpf:"after_setns"`
+	AfterSetregid       *ebpf.ProgramSpec `ebpf:"after_setregid"`
+	AfterSetresgid      *ebpf.ProgramSpec `ebpf:"after_setresgid"`
+	AfterSetresuid      *ebpf.ProgramSpec `ebpf:"after_setresuid"`
+	AfterSetreuid       *ebpf.ProgramSpec `ebpf:"after_setreuid"`
+	AfterSetuid         *ebpf.ProgramSpec `ebpf:"after_setuid"`
+	AfterUmount         *ebpf.ProgramSpec `ebpf:"after_umount"`
+	AfterUnshare        *ebpf.ProgramSpec `ebpf:"after_unshare"`
+	Find                *ebpf.ProgramSpec `ebpf:"find"`
+	OnCapable           *ebpf.ProgramSpec `ebpf:"on_capable"`
+	OnConnect           *ebpf.ProgramSpec `ebpf:"on_connect"`
+	OnConnect4          *ebpf.ProgramSpec `ebpf:"on_connect4"`
+	OnConnect6          *ebpf.ProgramSpec `ebpf:"on_connect6"`
+	OnExec              *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnExit              *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFork              *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnSignal            *ebpf.ProgramSpec `ebpf:"on_signal"`
+	OnState             *ebpf.ProgramSpec `ebpf:"on_state"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Ended   *ebpf.MapSpec `ebpf:"ended"`
-	Events  *ebpf.MapSpec `ebpf:"events"`
-	Groups  *ebpf.MapSpec `ebpf:"groups"`
-	Opened  *ebpf.MapSpec `ebpf:"opened"`
-	Scratch *ebpf.MapSpec `ebpf:"scratch"`
-	States  *ebpf.MapSpec `ebpf:"states"`
+	Connecting *ebpf.MapSpec `ebpf:"connecting"`
+	Ended      *ebpf.MapSpec `ebpf:"ended"`
+	Events     *ebpf.MapSpec `ebpf:"events"`
+	Groups     *ebpf.MapSpec `ebpf:"groups"`
+	Listening  *ebpf.MapSpec `ebpf:"listening"`
+	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
+	States     *ebpf.MapSpec `ebpf:"states"`
+	Wishes     *ebpf.MapSpec `ebpf:"wishes"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	Budget      *ebpf.VariableSpec `ebpf:"budget"`
-	Depths1     *ebpf.VariableSpec `ebpf:"depths1"`
-	Depths2     *ebpf.VariableSpec `ebpf:"depths2"`
-	Repeat      *ebpf.VariableSpec `ebpf:"repeat"`
-	UnusedEvent *ebpf.VariableSpec `ebpf:"unused_event"`
-	Wake        *ebpf.VariableSpec `ebpf:"wake"`
+	Budget        *ebpf.VariableSpec `ebpf:"budget"`
+	CallsTold     *ebpf.VariableSpec `ebpf:"calls_told"`
+	Depths1       *ebpf.VariableSpec `ebpf:"depths1"`
+	Depths2       *ebpf.VariableSpec `ebpf:"depths2"`
+	PortsTold     *ebpf.VariableSpec `ebpf:"ports_told"`
+	Repeat        *ebpf.VariableSpec `ebpf:"repeat"`
+	UnusedEvent   *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedProcess *ebpf.VariableSpec `ebpf:"unused_process"`
+	Wake          *ebpf.VariableSpec `ebpf:"wake"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -277,22 +286,26 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Ended   *ebpf.Map `ebpf:"ended"`
-	Events  *ebpf.Map `ebpf:"events"`
-	Groups  *ebpf.Map `ebpf:"groups"`
-	Opened  *ebpf.Map `ebpf:"opened"`
-	Scratch *ebpf.Map `ebpf:"scratch"`
-	States  *ebpf.Map `ebpf:"states"`
+	Connecting *ebpf.Map `ebpf:"connecting"`
+	Ended      *ebpf.Map `ebpf:"ended"`
+	Events     *ebpf.Map `ebpf:"events"`
+	Groups     *ebpf.Map `ebpf:"groups"`
+	Listening  *ebpf.Map `ebpf:"listening"`
+	Scratch    *ebpf.Map `ebpf:"scratch"`
+	States     *ebpf.Map `ebpf:"states"`
+	Wishes     *ebpf.Map `ebpf:"wishes"`
 }
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Connecting,
 		m.Ended,
 		m.Events,
 		m.Groups,
-		m.Opened,
+		m.Listening,
 		m.Scratch,
 		m.States,
+		m.Wishes,
 	)
 }
 
@@ -300,97 +313,74 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	Budget      *ebpf.Variable `ebpf:"budget"`
-	Depths1     *ebpf.Variable `ebpf:"depths1"`
-	Depths2     *ebpf.Variable `ebpf:"depths2"`
-	Repeat      *ebpf.Variable `ebpf:"repeat"`
-	UnusedEvent *ebpf.Variable `ebpf:"unused_event"`
-	Wake        *ebpf.Variable `ebpf:"wake"`
+	Budget        *ebpf.Variable `ebpf:"budget"`
+	CallsTold     *ebpf.Variable `ebpf:"calls_told"`
+	Depths1       *ebpf.Variable `ebpf:"depths1"`
+	Depths2       *ebpf.Variable `ebpf:"depths2"`
+	PortsTold     *ebpf.Variable `ebpf:"ports_told"`
+	Repeat        *ebpf.Variable `ebpf:"repeat"`
+	UnusedEvent   *ebpf.Variable `ebpf:"unused_event"`
+	UnusedProcess *ebpf.Variable `ebpf:"unused_process"`
+	Wake          *ebpf.Variable `ebpf:"wake"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	AfterAccept        *ebpf.Program `ebpf:"after_accept"`
-	AfterAccept4       *ebpf.Program `ebpf:"after_accept4"`
-	AfterBpf           *ebpf.Program `ebpf:"after_bpf"`
-	AfterCapset        *ebpf.Program `ebpf:"after_capset"`
-	AfterChroot        *ebpf.Program `ebpf:"after_chroot"`
-	AfterConnect       *ebpf.Program `ebpf:"after_connect"`
-	AfterCreat         *ebpf.Program `ebpf:"after_creat"`
-	AfterDeleteModule  *ebpf.Program `ebpf:"after_delete_module"`
-	AfterFinitModule   *ebpf.Program `ebpf:"after_finit_module"`
-	AfterInitModule    *ebpf.Program `ebpf:"after_init_module"`
-	AfterLink          *ebpf.Program `ebpf:"after_link"`
-	AfterLinkat        *ebpf.Program `ebpf:"after_linkat"`
-	AfterMkdir         *ebpf.Program `ebpf:"after_mkdir"`
-	AfterMkdirat       *ebpf.Program `ebpf:"after_mkdirat"`
-	AfterMknod         *ebpf.Program `ebpf:"after_mknod"`
-	AfterMknodat       *ebpf.Program `ebpf:"after_mknodat"`
-	AfterMount         *ebpf.Program `ebpf:"after_mount"`
-	AfterMoveMount     *ebpf.Program `ebpf:"after_move_mount"`
-	AfterOpen          *ebpf.Program `ebpf:"after_open"`
-	AfterOpenat        *ebpf.Program `ebpf:"after_openat"`
-	AfterOpenat2       *ebpf.Program `ebpf:"after_openat2"`
-	AfterPerfEventOpen *ebpf.Program `ebpf:"after_perf_event_open"`
-	AfterPivotRoot     *ebpf.Program `ebpf:"after_pivot_root"`
-	AfterPtrace        *ebpf.Program `ebpf:"after_ptrace"`
-	AfterRename        *ebpf.Program `ebpf:"after_rename"`
-	AfterRenameat      *ebpf.Program `ebpf:"after_renameat"`
-	AfterRenameat2     *ebpf.Program `ebpf:"after_renameat2"`
-	AfterRmdir         *ebpf.Program `ebpf:"after_rmdir"`
-	AfterSetfsgid      *ebpf.Program `ebpf:"after_setfsgid"`
-	AfterSetfsuid      *ebpf.Program `ebpf:"after_setfsuid"`
-	AfterSetgid        *ebpf.Program `ebpf:"after_setgid"`
-	AfterSetns         *ebpf.Program `ebpf:"after_setns"`
-	AfterSetregid      *ebpf.Program `ebpf:"after_setregid"`
-	AfterSetresgid     *ebpf.Program `ebpf:"after_setresgid"`
-	AfterSetresuid     *ebpf.Program `ebpf:"after_setresuid"`
-	AfterSetreuid      *ebpf.Program `ebpf:"after_setreuid"`
-	AfterSetuid        *ebpf.Program `ebpf:"after_setuid"`
-	AfterSymlink       *ebpf.Program `ebpf:"after_symlink"`
-	AfterSymlinkat     *ebpf.Program `ebpf:"after_symlinkat"`
-	AfterTruncate      *ebpf.Program `ebpf:"after_truncate"`
-	AfterUmount        *ebpf.Program `ebpf:"after_umount"`
-	AfterUnlink        *ebpf.Program `ebpf:"after_unlink"`
-	AfterUnlinkat      *ebpf.Program `ebpf:"after_unlinkat"`
-	AfterUnshare       *ebpf.Program `ebpf:"after_unshare"`
-	OnExec             *ebpf.Program `ebpf:"on_exec"`
-	OnExit             *ebpf.Program `ebpf:"on_exit"`
-	OnFork             *ebpf.Program `ebpf:"on_fork"`
+	AfterBpf            *ebpf.Program `ebpf:"after_bpf"`
+	AfterCapset         *ebpf.Program `ebpf:"after_capset"`
+	AfterChroot         *ebpf.Program `ebpf:"after_chroot"`
+	AfterDeleteModule   *ebpf.Program `ebpf:"after_delete_module"`
+	AfterFinitModule    *ebpf.Program `ebpf:"after_finit_module"`
+	AfterInitModule     *ebpf.Program `ebpf:"after_init_module"`
+	AfterKexecLoad      *ebpf.Program `ebpf:"after_kexec_load"`
+	AfterMount          *ebpf.Program `ebpf:"after_mount"`
+	AfterMoveMount      *ebpf.Program `ebpf:"after_move_mount"`
+	AfterOpenByHandleAt *ebpf.Program `ebpf:"after_open_by_handle_at"`
+	AfterPerfEventOpen  *ebpf.Program `ebpf:"after_perf_event_open"`
+	AfterPivotRoot      *ebpf.Program `ebpf:"after_pivot_root"`
+	AfterPtrace         *ebpf.Program `ebpf:"after_ptrace"`
+	AfterReboot         *ebpf.Program `ebpf:"after_reboot"`
+	AfterSetfsgid       *ebpf.Program `ebpf:"after_setfsgid"`
+	AfterSetfsuid       *ebpf.Program `ebpf:"after_setfsuid"`
+	AfterSetgid         *ebpf.Program `ebpf:"after_setgid"`
+	AfterSetns          *ebpf.Program `ebpf:"after_setns"`
+	AfterSetregid       *ebpf.Program `ebpf:"after_setregid"`
+	AfterSetresgid      *ebpf.Program `ebpf:"after_setresgid"`
+	AfterSetresuid      *ebpf.Program `ebpf:"after_setresuid"`
+	AfterSetreuid       *ebpf.Program `ebpf:"after_setreuid"`
+	AfterSetuid         *ebpf.Program `ebpf:"after_setuid"`
+	AfterUmount         *ebpf.Program `ebpf:"after_umount"`
+	AfterUnshare        *ebpf.Program `ebpf:"after_unshare"`
+	Find                *ebpf.Program `ebpf:"find"`
+	OnCapable           *ebpf.Program `ebpf:"on_capable"`
+	OnConnect           *ebpf.Program `ebpf:"on_connect"`
+	OnConnect4          *ebpf.Program `ebpf:"on_connect4"`
+	OnConnect6          *ebpf.Program `ebpf:"on_connect6"`
+	OnExec              *ebpf.Program `ebpf:"on_exec"`
+	OnExit              *ebpf.Program `ebpf:"on_exit"`
+	OnFork              *ebpf.Program `ebpf:"on_fork"`
+	OnSignal            *ebpf.Program `ebpf:"on_signal"`
+	OnState             *ebpf.Program `ebpf:"on_state"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
-		p.AfterAccept,
-		p.AfterAccept4,
 		p.AfterBpf,
 		p.AfterCapset,
 		p.AfterChroot,
-		p.AfterConnect,
-		p.AfterCreat,
 		p.AfterDeleteModule,
 		p.AfterFinitModule,
 		p.AfterInitModule,
-		p.AfterLink,
-		p.AfterLinkat,
-		p.AfterMkdir,
-		p.AfterMkdirat,
-		p.AfterMknod,
-		p.AfterMknodat,
+		p.AfterKexecLoad,
 		p.AfterMount,
 		p.AfterMoveMount,
-		p.AfterOpen,
-		p.AfterOpenat,
-		p.AfterOpenat2,
+		p.AfterOpenByHandleAt,
 		p.AfterPerfEventOpen,
 		p.AfterPivotRoot,
 		p.AfterPtrace,
-		p.AfterRename,
-		p.AfterRenameat,
-		p.AfterRenameat2,
-		p.AfterRmdir,
+		p.AfterReboot,
 		p.AfterSetfsgid,
 		p.AfterSetfsuid,
 		p.AfterSetgid,
@@ -400,16 +390,18 @@ func (p *bpfPrograms) Close() error {
 		p.AfterSetresuid,
 		p.AfterSetreuid,
 		p.AfterSetuid,
-		p.AfterSymlink,
-		p.AfterSymlinkat,
-		p.AfterTruncate,
 		p.AfterUmount,
-		p.AfterUnlink,
-		p.AfterUnlinkat,
 		p.AfterUnshare,
+		p.Find,
+		p.OnCapable,
+		p.OnConnect,
+		p.OnConnect4,
+		p.OnConnect6,
 		p.OnExec,
 		p.OnExit,
 		p.OnFork,
+		p.OnSignal,
+		p.OnState,
 	)
 }
 

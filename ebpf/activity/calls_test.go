@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -14,149 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// files does each thing once, with paths relative to a directory's descriptor
-// and to the working directory, and absolute.
-func files(args []string) {
-	dir := args[0]
-	check(os.Chdir(dir))
-	d, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	check(err)
-	fd, err := unix.Openat(d, "made", unix.O_WRONLY|unix.O_CREAT, 0o600)
-	check(err)
-	check(unix.Close(fd))
-	fd, err = unix.Open("read", unix.O_RDONLY, 0)
-	check(err)
-	check(unix.Close(fd))
-	fd, err = unix.Openat2(unix.AT_FDCWD, "there", &unix.OpenHow{Flags: unix.O_RDWR})
-	check(err)
-	check(unix.Close(fd))
-	check(unix.Renameat2(d, "made", unix.AT_FDCWD, dir+"/moved", unix.RENAME_NOREPLACE))
-	check(unix.Linkat(d, "moved", d, "second", 0))
-	check(unix.Symlinkat("../text", d, "soft"))
-	check(unix.Truncate("moved", 5))
-	check(unix.Unlinkat(d, "second", 0))
-	check(unix.Mkdirat(d, "sub", 0o700))
-	check(unix.Unlinkat(d, "sub", unix.AT_REMOVEDIR))
-	_, _ = unix.Open("absent", unix.O_WRONLY, 0)
-	check(syscall.Setresuid(-1, 65534, -1))
-	if _, err := unix.Open("private", unix.O_WRONLY, 0); err != unix.EACCES {
-		check(os.ErrInvalid)
-	}
-	check(syscall.Setresuid(-1, 0, -1))
-	check(unix.Chroot(dir))
-	fd, err = unix.Open("/fromroot", unix.O_WRONLY|unix.O_CREAT, 0o600)
-	check(err)
-	check(unix.Close(fd))
-	legacyFiles()
-}
-
-func TestFiles(t *testing.T) {
-	eachHierarchy(t, func(t *testing.T, root string) {
-		dir := real(t, t.TempDir())
-		for _, name := range []string{"read", "there", "private"} {
-			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		b := sandbox(t, root)
-		b.work("files", dir)
-		type change struct {
-			kind     Kind
-			path, to string
-			claimed  bool
-			errno    unix.Errno
-		}
-		want := []change{
-			{KindCreate, dir + "/made", "", false, 0},
-			{KindOpen, dir + "/there", "", false, 0},
-			{KindRename, dir + "/made", dir + "/moved", true, 0},
-			{KindLink, dir + "/moved", dir + "/second", true, 0},
-			{KindSymlink, "../text", dir + "/soft", true, 0},
-			{KindTruncate, dir + "/moved", "", true, 0},
-			{KindUnlink, dir + "/second", "", true, 0},
-			{KindMkdir, dir + "/sub", "", true, 0},
-			{KindRmdir, dir + "/sub", "", true, 0},
-			{KindOpen, dir + "/private", "", true, unix.EACCES},
-			{KindCreate, dir + "/fromroot", "", false, 0},
-		}
-		if runtime.GOARCH == "amd64" {
-			want = append(want,
-				change{KindCreate, dir + "/old", "", false, 0},
-				change{KindCreate, dir + "/older", "", false, 0},
-				change{KindRename, "/old", "/moved", true, 0},
-				change{KindUnlink, "/moved", "", true, 0},
-			)
-		}
-		events := only(b.all(), KindOpen, KindCreate, KindUnlink, KindRename, KindMkdir, KindRmdir, KindLink, KindSymlink, KindTruncate)
-		var got []change
-		for _, e := range events {
-			c := change{e.Kind, e.Path, e.To, e.Claimed, 0}
-			if e.Result < 0 {
-				c.errno = unix.Errno(-e.Result)
-			}
-			got = append(got, c)
-			if e.Cut || e.Unread || e.Detached {
-				t.Errorf("got %+v", e)
-			}
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("got  %v\nwant %v", got, want)
-		}
-		if len(events) > 1 {
-			var st unix.Stat_t
-			if err := unix.Stat(dir+"/there", &st); err != nil || st.Ino != events[1].Inode || st.Dev != events[1].Device {
-				t.Errorf("inode %d of %d, want %d of %d, %v", events[1].Inode, events[1].Device, st.Ino, st.Dev, err)
-			}
-		}
-	})
-}
-
-// repeat opens one file for writing over and over.
-func repeat(args []string) {
-	for range 500 {
-		fd, err := unix.Open(args[0], unix.O_WRONLY, 0)
-		check(err)
-		check(unix.Close(fd))
-	}
-}
-
-func TestRepeatedOpensAreOneEvent(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	b := sandbox(t, "")
-	b.work("repeat", path)
-	if got := only(b.all(), KindOpen); len(got) != 1 {
-		t.Errorf("%d opens", len(got))
-	}
-	if s, err := b.r.Stats(b.number); err != nil || s.Repeated != 499 {
-		t.Errorf("%+v, %v", s, err)
-	}
-}
-
-func TestLongPathsAreMarked(t *testing.T) {
-	dir := real(t, t.TempDir())
-	for range 6 {
-		dir = filepath.Join(dir, strings.Repeat("d", 250))
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	b := sandbox(t, "")
-	b.run("/bin/sh", "-c", `: >"$1/leaf"`, "sh", dir)
-	got := only(b.all(), KindCreate)
-	if len(got) != 1 || !got[0].Cut || !strings.HasSuffix(dir+"/leaf", got[0].Path) || len(got[0].Path) < 700 {
-		t.Errorf("got %+v", got)
-	}
-}
 
 // connections accepts from itself, and is refused.
 func connections([]string) {
@@ -185,27 +43,34 @@ func TestConnections(t *testing.T) {
 	b := sandbox(t, "")
 	b.work("connections")
 	connects, accepts := only(b.all(), KindConnect), only(b.all(), KindAccept)
-	if len(accepts) != 2 || len(connects) < 4 {
+	if len(accepts) != 2 || len(connects) != 5 {
 		t.Fatalf("%d accepted and %d connected: %+v", len(accepts), len(connects), connects)
 	}
-	find := func(protocol uint8, remote netip.AddrPort, claimed bool, result unix.Errno) {
+	find := func(protocol uint8, remote netip.AddrPort, result unix.Errno) Event {
 		t.Helper()
 		for _, e := range connects {
-			if e.Protocol == protocol && e.Remote == remote && e.Claimed == claimed && (e.Result == -int64(result)) {
-				return
+			if e.Protocol == protocol && e.Remote == remote && e.Result == -int64(result) {
+				return e
 			}
 		}
 		t.Errorf("no connect to %v with %v in %+v", remote, result, connects)
+		return Event{}
 	}
-	find(6, accepts[0].Local, false, unix.EINPROGRESS)
-	find(6, accepts[1].Local, false, unix.EINPROGRESS)
-	find(6, netip.MustParseAddrPort("127.0.0.1:1"), true, unix.ECONNREFUSED)
-	find(17, netip.MustParseAddrPort("127.0.0.1:9"), false, 0)
 	for _, a := range accepts {
-		if !a.Remote.Addr().IsLoopback() || a.Remote.Port() == 0 {
-			t.Errorf("accepted from %v", a.Remote)
+		c := find(6, a.Local, 0)
+		if c.Local != a.Remote {
+			t.Errorf("connected from %v, accepted from %v", c.Local, a.Remote)
+		}
+		if c.Process != a.Process || c.Process.ID == 0 {
+			t.Errorf("connected by %+v, accepted by %+v", c.Process, a.Process)
 		}
 	}
+	begun := find(6, netip.MustParseAddrPort("127.0.0.1:1"), 0)
+	failed := find(6, netip.MustParseAddrPort("127.0.0.1:1"), unix.ECONNREFUSED)
+	if begun.Local.Port() == 0 || begun.Local != failed.Local {
+		t.Errorf("begun from %v, failed from %v", begun.Local, failed.Local)
+	}
+	find(17, netip.MustParseAddrPort("127.0.0.1:9"), 0)
 	if !accepts[1].Remote.Addr().Is6() {
 		t.Errorf("accepted from %v", accepts[1].Remote)
 	}
@@ -220,59 +85,152 @@ func privileges([]string) {
 		copy(a[:], args)
 		_, _, _ = syscall.RawSyscall6(number, a[0], a[1], a[2], a[3], a[4], a[5])
 	}
-	where, kind := []byte("/nowhere\x00"), []byte("tmpfs\x00")
+	where, kind := []byte("/dev/null\x00"), []byte("nonsense\x00")
 	minus := ^uintptr(0)
-	raw(unix.SYS_SETUID, 0)
-	raw(unix.SYS_SETRESUID, minus, minus, minus)
-	raw(unix.SYS_SETGID, 0)
-	raw(unix.SYS_MOUNT, 0, uintptr(unsafe.Pointer(&where[0])), uintptr(unsafe.Pointer(&kind[0])), 0, 0)
-	raw(unix.SYS_UMOUNT2, uintptr(unsafe.Pointer(&where[0])), 0)
-	raw(unix.SYS_PTRACE, 16, 0)
-	raw(unix.SYS_PTRACE, 7, 0) // of a tracer that traces already: not told
-	raw(unix.SYS_BPF, 999, 0, 0)
-	raw(unix.SYS_UNSHARE, 1)
-	raw(unix.SYS_SETNS, minus, 0)
-	raw(unix.SYS_CHROOT, uintptr(unsafe.Pointer(&where[0])))
+	for range 2 { // told once
+		raw(unix.SYS_SETUID, 0)
+		raw(unix.SYS_SETGID, 0)
+		raw(unix.SYS_MOUNT, 0, uintptr(unsafe.Pointer(&where[0])), uintptr(unsafe.Pointer(&kind[0])), 0, 0)
+		raw(unix.SYS_UMOUNT2, uintptr(unsafe.Pointer(&where[0])), 0)
+		raw(unix.SYS_REBOOT, 0)
+		raw(unix.SYS_BPF, 0, 0, 0) // BPF_MAP_CREATE
+		raw(unix.SYS_UNSHARE, unix.CLONE_NEWUTS)
+		raw(unix.SYS_CHROOT, uintptr(unsafe.Pointer(&[]byte("/\x00")[0])))
+		raw(unix.SYS_SETHOSTNAME, uintptr(unsafe.Pointer(&where[0])), minus)
+	}
 	c, err := os.StartProcess("/bin/true", []string{"true"}, &os.ProcAttr{Sys: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUTS}})
 	check(err)
 	_, err = c.Wait()
 	check(err)
 }
 
-func TestPrivileges(t *testing.T) {
-	b := sandbox(t, "")
-	b.work("privileges")
-	type tried struct {
-		call   string
-		path   string
-		failed unix.Errno
-	}
-	want := []tried{
-		{"setuid", "", 0},
-		{"setresuid", "", 0},
-		{"setgid", "", 0},
-		{"mount", "/nowhere", unix.ENOENT},
-		{"umount", "/nowhere", unix.ENOENT},
-		{"ptrace", "", unix.ESRCH},
-		{"bpf", "", unix.EINVAL},
-		{"unshare", "", unix.EINVAL},
-		{"setns", "", unix.EBADF},
-		{"chroot", "/nowhere", unix.ENOENT},
-		{"clone", "", 0},
-	}
-	var got []tried
-	for _, e := range only(b.all(), KindPrivilege) {
-		if len(got) == 0 && e.Call.String() == "bpf" {
-			continue // of a library as this binary starts
-		}
-		g := tried{call: e.Call.String(), path: e.Path}
+// tried is a privilege that was asked for.
+type tried struct {
+	call, capability string
+	failed           unix.Errno
+}
+
+func allTried(events []Event) []tried {
+	var out []tried
+	for _, e := range only(events, KindPrivilege) {
+		v := tried{call: e.Call.String(), capability: e.Capability}
 		if e.Result < 0 {
-			g.failed = unix.Errno(-e.Result)
+			v.failed = unix.Errno(-e.Result)
 		}
-		got = append(got, g)
+		out = append(out, v)
 	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got  %v\nwant %v", got, want)
+	return out
+}
+
+func TestPrivileges(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		drop   string // capabilities that the process lacks
+		failed unix.Errno
+	}{{"granted", "-checkpoint_restore", 0}, {"refused", "-all", unix.EPERM}} {
+		t.Run(test.name, func(t *testing.T) {
+			b := sandbox(t, "")
+			c := b.command("/usr/bin/setpriv", "--bounding-set="+test.drop, "--inh-caps="+test.drop, self(t))
+			c.Env = append(os.Environ(), "ACTIVITY_WORKLOAD=privileges")
+			if err := c.Run(); err != nil && test.failed == 0 {
+				t.Fatal(err)
+			}
+			got := allTried(b.all())
+			for _, want := range [][2]string{
+				{"setuid", "setuid"}, {"setgid", "setgid"}, {"mount", "sys_admin"}, {"umount", "sys_admin"}, {"reboot", "sys_boot"},
+				{"unshare", "sys_admin"}, {"chroot", "sys_chroot"}, {"sethostname", "sys_admin"},
+			} {
+				n := 0
+				for _, g := range got {
+					if g == (tried{want[0], want[1], test.failed}) {
+						n++
+					}
+				}
+				if n != 1 {
+					t.Errorf("%s was told %d times: %v", want, n, got)
+				}
+			}
+			if test.failed == 0 && got[len(got)-1] != (tried{"clone", "", 0}) && !slices.Contains(got, tried{"clone", "", 0}) {
+				t.Errorf("no clone in %v", got)
+			}
+			for _, g := range got {
+				if g.call == "other" && g.capability == "sys_admin" {
+					t.Errorf("what every process does was told: %v", got)
+				}
+			}
+		})
+	}
+}
+
+// TestCalls is the thorough way: with results and paths, and by name also what
+// needed no capability.
+func TestCalls(t *testing.T) {
+	r, err := Open(Options{Calls: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStream(r)
+	defer func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	b := s.sandbox(t, "")
+	b.work("privileges")
+	found := false
+	for _, e := range only(b.all(), KindPrivilege) {
+		found = found || e.Call.String() == "mount" && e.Path == "/dev/null" && e.Result == -int64(unix.ENODEV) && e.Claimed
+	}
+	if !found {
+		t.Error("no mount on /dev/null that failed")
+	}
+}
+
+// trace attaches to a child, or seizes it, and lets it stop.
+func trace(args []string) {
+	runtime.LockOSThread()
+	c := exec.Command("/bin/sleep", "1000")
+	check(c.Start())
+	request := uintptr(unix.PTRACE_ATTACH)
+	if args[0] == "seize" {
+		request = unix.PTRACE_SEIZE
+	}
+	_, _, errno := syscall.RawSyscall6(unix.SYS_PTRACE, request, uintptr(c.Process.Pid), 0, 0, 0, 0)
+	if errno != 0 {
+		check(errno)
+	}
+	if args[0] == "seize" {
+		_, _, errno = syscall.RawSyscall6(unix.SYS_PTRACE, unix.PTRACE_INTERRUPT, uintptr(c.Process.Pid), 0, 0, 0, 0)
+		if errno != 0 {
+			check(errno)
+		}
+	}
+	_, err := unix.Wait4(c.Process.Pid, nil, unix.WALL, nil)
+	check(err)
+	check(c.Process.Kill())
+	_, _ = unix.Wait4(c.Process.Pid, nil, unix.WALL, nil)
+}
+
+// TestTracing is of one's own child, which needs no capability.
+func TestTracing(t *testing.T) {
+	for _, how := range []string{"attach", "seize"} {
+		t.Run(how, func(t *testing.T) {
+			b := sandbox(t, "")
+			b.work("trace", how)
+			var got []Event
+			var sleep, tracer int
+			for _, e := range b.all() {
+				if e.Kind == KindPrivilege && e.Call.String() == "ptrace" {
+					got = append(got, e)
+				}
+				if e.Kind == KindExec && e.Path == "/bin/sleep" {
+					sleep, tracer = e.Process.ID, e.Process.Parent
+				}
+			}
+			if len(got) != 1 || got[0].CallArgs[0] != uint64(sleep) || got[0].CallArgs[1] != uint64(tracer) {
+				t.Errorf("%d is traced by %d; got %+v", sleep, tracer, got)
+			}
+		})
 	}
 }
 
@@ -291,7 +249,10 @@ func TestSetuidProgramShows(t *testing.T) {
 	b := sandbox(t, "")
 	b.run("/usr/bin/setpriv", "--reuid=65534", "--clear-groups", path)
 	got := only(b.all(), KindExec)
-	if last := got[len(got)-1]; last.Process.UID != 65534 || last.Process.EUID != 0 {
-		t.Errorf("got %+v", last.Process)
+	if last := got[len(got)-1]; last.Process.UID != 65534 || last.Process.EUID != 0 || !last.Elevated {
+		t.Errorf("got %+v", last)
+	}
+	if got[0].Elevated {
+		t.Errorf("got %+v", got[0])
 	}
 }

@@ -4,7 +4,8 @@
 //
 // A Recorder loads the programs and attaches them for the whole host. Add names
 // a control group as a sandbox's; nothing is told of processes outside of those.
-// What a sandbox does is in one stream of events for all, which Read returns.
+// Watch names its file systems. What a sandbox does is in one stream of events
+// for all, which Read returns.
 //
 // Nothing is lost in silence. A sandbox that does more than its budget, or a
 // reader that is too slow, costs events; they are counted for each sandbox, and
@@ -12,10 +13,14 @@
 // nothing is seen at all, because the programs live as long as it does: when a
 // sandbox with processes is added, an event of KindGap says so.
 //
-// The programs use typed tracepoints and the ends of system calls, which work
-// where BPF trampolines are refused, from Linux 6.1 on. They do not see what is done by io_uring
-// or by 32-bit calls: a sandbox must not have these, and the container driver's
-// system call filter gives it neither. Paths of calls other than a successful
-// open are read after the call, from memory that another thread may have changed
-// in between; such events say Claimed.
+// The programs use typed tracepoints, which work where BPF trampolines are
+// refused, from Linux 6.1 on. Files are told by fanotify groups, one for each
+// file system of a sandbox, from Linux 5.17 on. Neither depends on the system
+// call that a process used, nor slows down system calls: any tracepoint of
+// system calls would slow down all of the host. A change of a file is known
+// with the number of its process alone; who that is, is asked of the kernel or,
+// when it has ended, of what the exit program wrote down.
+//
+// An event of a file comes up to 50 ms late, behind the events of processes of
+// that time: after the start of its process, and possibly after its end.
 package activity

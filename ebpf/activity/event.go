@@ -19,18 +19,18 @@ type Kind uint8
 const (
 	KindExec      Kind = iota + 1 // a program was started
 	KindExit                      // a process ended
-	KindOpen                      // a file was opened for writing
-	KindCreate                    // a file was made
+	KindOpen                      // a file was open for writing, and changed or closed
+	KindCreate                    // a file was made, or got a second name
 	KindUnlink                    // a name of a file was removed
 	KindRename                    // a file or directory got another name
 	KindMkdir                     // a directory was made
 	KindRmdir                     // a directory was removed
-	KindLink                      // a file got a second name
+	KindLink                      // not told yet
 	KindSymlink                   // a symbolic link was made
-	KindTruncate                  // a file was cut or lengthened by its name
-	KindConnect                   // a connection was begun, or UDP's far end set
-	KindAccept                    // a connection was accepted
-	KindPrivilege                 // a call that changes what a process may do
+	KindTruncate                  // not told yet
+	KindConnect                   // a connection was begun, and once more when it failed; or UDP's far end was set
+	KindAccept                    // a connection came to one who listens
+	KindPrivilege                 // a process asked for what not every process may have
 	KindLost                      // events are missing here
 	KindGap                       // the sandbox ran before it was watched
 )
@@ -48,7 +48,8 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind-%d", uint8(k))
 }
 
-// Call is the system call of a KindPrivilege event.
+// Call is the system call of a KindPrivilege event; "other" when only the
+// capability is known that it needed.
 type Call uint8
 
 // calls names them, in the order of activity.h.
@@ -56,6 +57,7 @@ var calls = [...]string{
 	"none", "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid",
 	"capset", "mount", "umount", "move_mount", "pivot_root", "chroot", "ptrace", "bpf",
 	"perf_event_open", "init_module", "finit_module", "delete_module", "unshare", "setns", "clone",
+	"other", "reboot", "swap", "sethostname", "kexec", "open_by_handle_at", "process_vm",
 }
 
 // String is the call's name, as "setuid".
@@ -85,8 +87,9 @@ type Event struct {
 	Sandbox uint32
 	Process Process // zero for KindLost and KindGap
 
-	// Path is what was executed, opened, made, removed or mounted on. To is the
-	// new name; of a symbolic link, where it lies, and Path its text.
+	// Path is what was executed, opened, made or removed; files are named as
+	// their directories were when the event was read. To is the new name; of a
+	// symbolic link, where it lies, and Path its text.
 	Path, To string
 	// Binary is the file that runs after KindExec: not a script but its
 	// interpreter, and not a symbolic link.
@@ -95,8 +98,9 @@ type Event struct {
 	// ArgsSize is how many bytes all arguments have, also those that Args lacks.
 	ArgsSize int
 
-	Inode, Device uint64 // of Binary or Path; 0 when unknown. Device is as in stat.
-	OpenFlags     uint32 // of open(2)
+	Elevated bool // KindExec: the program got rights that its user lacks, as by setuid
+
+	Inode, Device uint64 // of Binary; 0 when unknown. Device is as in stat.
 
 	Status   unix.WaitStatus // KindExit
 	Duration time.Duration   // KindExit: since the process began
@@ -105,16 +109,22 @@ type Event struct {
 	Protocol      uint8 // of IP, as 6
 
 	Call     Call
-	CallArgs [3]uint64
+	CallArgs [3]uint64 // of ptrace the traced and the tracing process
+	// Capability is the one that was asked for, as "sys_admin"; "" when that is
+	// not known.
+	Capability string
 
-	Result int64 // of the call; -errno when it failed
+	// Result is -errno when the call failed. With a Capability it tells only
+	// whether the process has that.
+	Result int64
 
 	Cut      bool // a path lacks its beginning or end, or Args lack some
-	Claimed  bool // the process could change Path, To or Remote meanwhile
+	Claimed  bool // the process could change Path meanwhile
 	Detached bool // the file has no path in the mount namespace, as of memfd_create
 	Unread   bool // memory of the process could not be read
 
-	Lost    uint64 // KindLost: how many
+	Lost    uint64 // KindLost: how many, at least
+	Unknown bool   // KindLost: nobody can tell how many more
 	Running int    // KindGap: how many processes were there
 }
 
@@ -124,6 +134,7 @@ const (
 	flagClaimed
 	flagDetached
 	flagUnread
+	flagElevated
 )
 
 const headSize = int(unsafe.Sizeof(bpfEvent{}))
@@ -164,6 +175,7 @@ func (e *Event) details(raw *bpfEvent, texts [4][]byte) {
 	case KindExec:
 		e.Path, e.Binary = text(texts[0]), text(texts[1])
 		e.Args, e.ArgsSize = arguments(texts[2]), int(raw.ArgsTotal)
+		e.Elevated = raw.Flags&flagElevated != 0
 	case KindExit:
 		e.Status, e.Duration = unix.WaitStatus(raw.Args[0]), e.Time-e.Process.Start
 	case KindConnect, KindAccept:
@@ -171,28 +183,13 @@ func (e *Event) details(raw *bpfEvent, texts [4][]byte) {
 		e.Local = netip.AddrPortFrom(netip.AddrFrom16(raw.Laddr).Unmap(), raw.Lport)
 		e.Remote = netip.AddrPortFrom(netip.AddrFrom16(raw.Raddr).Unmap(), raw.Rport)
 	case KindPrivilege:
-		e.Call, e.CallArgs, e.Path = Call(raw.Call), raw.Args, text(texts[0])
-	case KindSymlink:
-		e.Path, e.To = text(texts[1]), join(texts[2], texts[3])
-	default:
-		e.OpenFlags = uint32(raw.Args[0])
-		e.Path, e.To = join(texts[0], texts[1]), join(texts[2], texts[3])
+		e.Call, e.CallArgs, e.Path, e.Capability = Call(raw.Call), raw.Args, text(texts[0]), capability(raw.Cap)
 	}
 }
 
 func text(b []byte) string {
 	b, _, _ = bytes.Cut(b, []byte{0})
 	return string(b)
-}
-
-// join puts a name behind the directory that it is relative to. The path is
-// not cleaned: what ".." means depends on symbolic links.
-func join(dir, name []byte) string {
-	n := text(name)
-	if len(name) == 0 || strings.HasPrefix(n, "/") {
-		return text(dir) + n
-	}
-	return text(dir) + "/" + n
 }
 
 func arguments(b []byte) []string {
@@ -204,6 +201,27 @@ func arguments(b []byte) []string {
 
 func command(c [16]int8) string {
 	return text(unsafe.Slice((*byte)(unsafe.Pointer(&c[0])), len(c)))
+}
+
+// capabilities are their names in the order of their numbers.
+var capabilities = [...]string{
+	"chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
+	"linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner",
+	"sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice",
+	"sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap",
+	"mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf",
+	"checkpoint_restore",
+}
+
+// capability names the one with the number before n; 0 is none.
+func capability(n uint8) string {
+	switch {
+	case n == 0:
+		return ""
+	case int(n) <= len(capabilities):
+		return capabilities[n-1]
+	}
+	return fmt.Sprintf("capability-%d", n-1)
 }
 
 // device brings the kernel's number into the form of stat.

@@ -146,8 +146,9 @@ func (r *Recorder) depthLocked(g group) error {
 	return nil
 }
 
-// Remove ends what Add began. Events that are in the buffer, and how many were
-// lost, are still told. nil when the sandbox is unknown.
+// Remove ends what Add and Watch began. Events that happened before, and how
+// many were lost, are still told. Nothing of the sandbox's disk is held when it
+// returns. nil when the sandbox is unknown.
 func (r *Recorder) Remove(sandbox uint32) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -155,7 +156,8 @@ func (r *Recorder) Remove(sandbox uint32) error {
 	if w == nil || r.closed {
 		return nil
 	}
-	var errs []error
+	r.pending = append(r.pending, r.lookLocked(sandbox, w)...)
+	errs := []error{w.closeFiles()}
 	for _, id := range w.groups {
 		errs = append(errs, gone(r.maps.Groups.Delete(id)))
 	}

@@ -2,26 +2,9 @@ package activity
 
 import (
 	"os"
-	"path/filepath"
 	"strconv"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
-
-// touch makes and removes so many files: two events each.
-func touch(args []string) {
-	args = enter(args)
-	n, err := strconv.Atoi(args[1])
-	check(err)
-	path := filepath.Join(args[0], "file")
-	for range n {
-		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
-		check(err)
-		check(unix.Close(fd))
-		check(unix.Unlink(path))
-	}
-}
 
 // TestOneSandboxCannotSilenceAnother floods from one and reads from both.
 func TestOneSandboxCannotSilenceAnother(t *testing.T) {
@@ -32,7 +15,7 @@ func TestOneSandboxCannotSilenceAnother(t *testing.T) {
 	s := newStream(r)
 	loud, quiet := s.sandbox(t, ""), s.sandbox(t, "")
 	const n = 10000
-	flood := loud.joining("touch", t.TempDir(), strconv.Itoa(n))
+	flood := loud.joining("spawn", tiny(t), strconv.Itoa(n))
 	if err := flood.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +51,7 @@ func TestSlowReaderIsTold(t *testing.T) {
 	}
 	b := (&stream{r: r}).sandbox(t, "")
 	const n = 2000
-	if err := b.joining("touch", t.TempDir(), strconv.Itoa(n)).Run(); err != nil {
+	if err := b.joining("spawn", tiny(t), strconv.Itoa(n)).Run(); err != nil {
 		t.Fatal(err)
 	}
 	b.stream = newStream(r)

@@ -1,61 +1,119 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 #pragma once
-/* Calls that change what a process may do, or would: each is told with its
- * result, also where seccomp refused it. */
-#include "activity.h"
+/* What processes ask for that not every process may have. The kernel asks one
+ * function whether a process has a capability, whatever call needs it: native,
+ * 32-bit or of io_uring. */
+#include "syscall.h"
 
-/* text is which argument is a path, -1 for none. */
-static __always_inline int attempt(struct sys_exit *ctx, __u8 call, int text)
+const volatile bool calls_told = false; /* by the programs of calls.h */
+
+/* A wish of a process, told once in a while. */
+struct wish { __u64 start; __u32 tgid; __u8 call, cap, granted, pad; };
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 14);
+	__type(key, struct wish);
+	__type(value, __u64);
+} wishes SEC(".maps");
+
+static __always_inline bool again(struct task_struct *t, __u32 sandbox, __u8 call, __u8 cap, bool granted)
+{
+	struct wish w = {
+		.start = BPF_CORE_READ(t, group_leader, start_boottime), .tgid = t->tgid,
+		.call = call, .cap = cap, .granted = granted,
+	};
+	__u64 now = bpf_ktime_get_boot_ns(), *last = bpf_map_lookup_elem(&wishes, &w);
+	if (last && now - *last < repeat) {
+		struct state *s = bpf_map_lookup_elem(&states, &sandbox);
+		if (s)
+			__sync_fetch_and_add(&s->repeated, 1);
+		return true;
+	}
+	bpf_map_update_elem(&wishes, &w, &now, BPF_ANY);
+	return false;
+}
+
+/* The capabilities that say something also where they are there: what is left
+ * out is what root needs for its own files, processes and ports. */
+#define TOLD (1ULL << 12 | 1ULL << 16 | 1ULL << 17 | 1ULL << 19 | 1ULL << 21 | 1ULL << 22 | 1ULL << 25 | 1ULL << 27 | \
+	1ULL << 31 | 1ULL << 32 | 1ULL << 33 | 1ULL << 34 | 1ULL << 35 | 1ULL << 38 | 1ULL << 39 | 1ULL << 40)
+/* net_admin sys_module sys_rawio sys_ptrace sys_admin sys_boot sys_time mknod
+ * setfcap mac_override mac_admin syslog wake_alarm perfmon bpf checkpoint_restore */
+/* The capabilities that the kernel asks for on its own behalf, only to look
+ * whether more is allowed: reading /proc, limits and priorities. */
+#define USUAL (1ULL << 14 | 1ULL << 19 | 1ULL << 23 | 1ULL << 24)
+/* ipc_lock sys_ptrace sys_nice sys_resource */
+
+SEC("tp_btf/cap_capable")
+int BPF_PROG(on_capable, const struct cred *cred, struct user_namespace *target, const struct user_namespace *capable, int cap, int ret)
 {
 	struct task_struct *t = me();
-	__u32 sandbox = owner(t), off = 0;
-	struct record *r = sandbox ? begin(t, sandbox, KIND_PRIVILEGE) : 0;
+	__u8 call = 0;
+	bool looked = false;
+	/* Every growth of memory asks for this one, and a sandbox never has it. */
+	if (cap == CAP_SYS_ADMIN && !target->level) {
+		call = privileged(number(t));
+		if (!call)
+			return 0;
+		looked = true;
+	}
+	__u32 sandbox = owner(t);
+	if (!sandbox || cred != t->real_cred) /* others: a file system on its own behalf */
+		return 0;
+	if (!looked)
+		call = privileged(number(t));
+	if (call && calls_told)
+		return 0;
+	__u64 bit = 1ULL << (cap & 63);
+	if (!call && (ret ? bit & USUAL : !(bit & TOLD)))
+		return 0;
+	if (!call)
+		call = CALL_OTHER;
+	if (again(t, sandbox, call, cap, !ret))
+		return 0;
+	struct record *r = begin(t, sandbox, KIND_PRIVILEGE);
 	if (!r)
 		return 0;
 	r->e.call = call;
-	r->e.ret = ctx->ret;
-	r->e.args[0] = arg(t, 0);
-	r->e.args[1] = arg(t, 1);
-	r->e.args[2] = arg(t, 2);
-	if (text >= 0) {
-		r->e.flags |= FLAG_CLAIMED;
-		off = user_text(r, 0, 0, (void *)r->e.args[text]);
+	r->e.cap = cap + 1;
+	r->e.ret = ret;
+	if (call != CALL_OTHER) {
+		r->e.args[0] = arg(t, 0);
+		r->e.args[1] = arg(t, 1);
+		r->e.args[2] = arg(t, 2);
 	}
-	return send(r, off);
+	return send(r, 0);
 }
 
-AFTER(setuid) { return attempt(ctx, CALL_SETUID, -1); }
-AFTER(setgid) { return attempt(ctx, CALL_SETGID, -1); }
-AFTER(setreuid) { return attempt(ctx, CALL_SETREUID, -1); }
-AFTER(setregid) { return attempt(ctx, CALL_SETREGID, -1); }
-AFTER(setresuid) { return attempt(ctx, CALL_SETRESUID, -1); }
-AFTER(setresgid) { return attempt(ctx, CALL_SETRESGID, -1); }
-AFTER(setfsuid) { return attempt(ctx, CALL_SETFSUID, -1); }
-AFTER(setfsgid) { return attempt(ctx, CALL_SETFSGID, -1); }
-AFTER(capset) { return attempt(ctx, CALL_CAPSET, -1); }
-AFTER(mount) { return attempt(ctx, CALL_MOUNT, 1); }
-AFTER(umount) { return attempt(ctx, CALL_UMOUNT, 0); }
-AFTER(move_mount) { return attempt(ctx, CALL_MOVE_MOUNT, 1); }
-AFTER(pivot_root) { return attempt(ctx, CALL_PIVOT_ROOT, 0); }
-AFTER(chroot) { return attempt(ctx, CALL_CHROOT, 0); }
-AFTER(bpf) { return attempt(ctx, CALL_BPF, -1); }
-AFTER(perf_event_open) { return attempt(ctx, CALL_PERF_EVENT_OPEN, -1); }
-AFTER(init_module) { return attempt(ctx, CALL_INIT_MODULE, -1); }
-AFTER(finit_module) { return attempt(ctx, CALL_FINIT_MODULE, -1); }
-AFTER(delete_module) { return attempt(ctx, CALL_DELETE_MODULE, 0); }
-AFTER(unshare) { return attempt(ctx, CALL_UNSHARE, -1); }
-AFTER(setns) { return attempt(ctx, CALL_SETNS, -1); }
-
-/* The beginnings of tracing; a debugger's further requests would be a flood. */
-AFTER(ptrace)
+/* The tracer is told as the one who asks: the current process that attaches,
+ * or the parent that learns that its child stopped. */
+SEC("tp_btf/signal_generate")
+int BPF_PROG(on_signal, int sig, struct kernel_siginfo *info, struct task_struct *to, int group, int result)
 {
-	struct task_struct *t = me();
-	if (!owner(t))
+	if (sig != SIGCHLD && sig != SIGSTOP)
 		return 0;
-	__u64 request = arg(t, 0);
-	if (request != 0 && request != 16 && request != 0x4206) /* TRACEME, ATTACH, SEIZE */
+	struct task_struct *t = me(), *traced = t;
+	if (sig == SIGSTOP) {
+		if ((unsigned long)info != 1 || !to->ptrace) /* of the kernel, to one who has a tracer: PTRACE_ATTACH */
+			return 0;
+		traced = to;
+	} else {
+		if (!t->ptrace || (unsigned long)info <= 1)
+			return 0;
+		int code = BPF_CORE_READ(info, si_code);
+		if (code != CLD_TRAPPED && code != CLD_STOPPED)
+			return 0;
+	}
+	__u32 sandbox = owner(t);
+	if (!sandbox || again(traced, sandbox, CALL_PTRACE, 0, true))
 		return 0;
-	return attempt(ctx, CALL_PTRACE, -1);
+	struct record *r = begin(t, sandbox, KIND_PRIVILEGE);
+	if (!r)
+		return 0;
+	r->e.call = CALL_PTRACE;
+	r->e.args[0] = traced->tgid;
+	r->e.args[1] = sig == SIGSTOP ? t->tgid : to->tgid;
+	return send(r, 0);
 }
 
 /* A new process in new namespaces: what unshare does, by clone. */

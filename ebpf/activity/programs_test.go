@@ -22,8 +22,9 @@ import (
 var workloads = map[string]func(args []string){
 	"memfd":       memfd,
 	"spawn":       spawn,
+	"trace":       trace,
 	"files":       files,
-	"repeat":      repeat,
+	"uring":       uring,
 	"touch":       touch,
 	"connections": connections,
 	"privileges":  privileges,
@@ -96,7 +97,7 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
-func real(t *testing.T, path string) string {
+func real(t testing.TB, path string) string {
 	t.Helper()
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -245,7 +246,7 @@ func tiny(t *testing.T) string {
 }
 
 func TestFloodOfProgramsAddsUp(t *testing.T) {
-	const n = 20000
+	const n = 100000
 	b := sandbox(t, "")
 	if err := b.joining("spawn", tiny(t), strconv.Itoa(n)).Run(); err != nil {
 		t.Fatal(err)

@@ -25,10 +25,16 @@ func (r *Recorder) Read() (Event, error) {
 		if e, ok, err := r.next(); ok || err != nil {
 			return e, err
 		}
-		r.ring.SetDeadline(time.Now().Add(latency))
+		r.lookAround()
+		wait := latency
+		if len(r.held) > 0 {
+			wait = 0
+		}
+		r.ring.SetDeadline(time.Now().Add(wait))
 		err := r.ring.ReadInto(&r.record)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
+			r.release()
 			continue
 		case errors.Is(err, ringbuf.ErrClosed):
 			return Event{}, os.ErrClosed
@@ -39,6 +45,10 @@ func (r *Recorder) Read() (Event, error) {
 		if err != nil {
 			return Event{}, err
 		}
+		if e.Time > r.heldAt {
+			r.release()
+		}
+		r.remember(&e)
 		return r.after(e, lost), nil
 	}
 }
@@ -60,6 +70,36 @@ func (r *Recorder) next() (Event, bool, error) {
 	e := r.pending[0]
 	r.pending = r.pending[1:]
 	return e, true, nil
+}
+
+// lookAround looks at all files when it is time to.
+func (r *Recorder) lookAround() {
+	now := time.Now()
+	if len(r.held) > 0 || now.Sub(r.looked) < latency {
+		return
+	}
+	r.looked = now
+	events, all := r.lookAll()
+	r.held, r.heldAt = events, bootNow()
+	if all {
+		r.rounds.Add(1)
+	} else {
+		r.looked = time.Time{}
+	}
+}
+
+// release lets files' events go, when what processes did before has been told.
+func (r *Recorder) release() {
+	if len(r.held) == 0 {
+		return
+	}
+	for i := range r.held {
+		r.recall(&r.held[i])
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending = append(r.pending, r.held...)
+	r.held = nil
 }
 
 // after puts an event behind the losses before it and behind what else waits,
@@ -93,8 +133,8 @@ func (r *Recorder) lostLocked(sandbox uint32, total uint64) (Event, bool) {
 // pollLocked tells of losses that no event followed, and forgets the removed.
 func (r *Recorder) pollLocked(now time.Time) {
 	for sandbox, w := range r.watched {
-		s, err := r.Stats(sandbox)
-		if err != nil {
+		var s bpfState
+		if r.maps.States.Lookup(sandbox, &s) != nil {
 			continue
 		}
 		if e, ok := r.lostLocked(sandbox, s.Lost); ok {

@@ -3,9 +3,11 @@ package activity
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -24,6 +26,10 @@ var ErrNotSupported = ebpf.ErrNotSupported
 type Options struct {
 	Buffer int // bytes of events not yet read, a power of two; 16 MiB
 	Budget int // bytes of events of one sandbox in a second; 8 MiB
+	// Calls tells privileged system calls with their results, also those that a
+	// system call filter refused before the kernel asked for a capability. It
+	// makes every system call of the host slower, by some 50 ns.
+	Calls bool
 }
 
 // Recorder is the attached programs. Its methods may be called concurrently,
@@ -33,12 +39,22 @@ type Recorder struct {
 	maps     bpfMaps
 	links    []link.Link
 	ring     *ringbuf.Reader
-	record   ringbuf.Record // Read's
-	polled   time.Time      // Read's
+	record   ringbuf.Record  // Read's
+	polled   time.Time       // Read's
+	looked   time.Time       // Read's: when files were looked at last
+	held     []Event         // Read's: what was found then, until all events before are told
+	heldAt   time.Duration   // Read's
+	seen     map[int]Process // Read's: by their number, where the kernel cannot be asked
+	rounds   atomic.Uint64   // how often everything was read that files told
+	buffer   []byte          // for reading what happened to files
+	epoll    int             // of all groups
+	budget   uint64
+	missing  []string
 
 	mu      sync.Mutex
 	depths  map[string][]uint32 // by the name of the variable
 	watched map[uint32]*watch
+	byGroup map[int32]uint32 // sandboxes
 	pending []Event
 	closed  bool
 }
@@ -46,15 +62,19 @@ type Recorder struct {
 // watch is one sandbox.
 type watch struct {
 	groups  []uint64
-	told    uint64    // lost events that Read told of
+	told    uint64 // lost events that Read told of
+	files   []*fileWatch
+	counts  fileCounts
 	removed time.Time // zero while it is watched
 }
 
 // Open loads the programs and attaches them. Nothing is told before Add.
 func Open(o Options) (*Recorder, error) {
 	kernel.FreeMemlock()
-	if err := kernel.MountTracing(); err != nil {
-		return nil, unsupported(err)
+	if o.Calls {
+		if err := kernel.MountTracing(); err != nil {
+			return nil, unsupported(err)
+		}
 	}
 	spec, err := loadBpf()
 	if err != nil {
@@ -63,11 +83,19 @@ func Open(o Options) (*Recorder, error) {
 	if err := o.apply(spec); err != nil {
 		return nil, err
 	}
-	c, err := ebpf.NewCollection(spec)
+	c, missing, err := load(spec)
 	if err != nil {
-		return nil, fmt.Errorf("load the activity programs: %w", unsupported(err))
+		return nil, err
 	}
-	r := &Recorder{programs: c, depths: map[string][]uint32{}, watched: map[uint32]*watch{}}
+	r := &Recorder{
+		programs: c, missing: missing, budget: uint64(o.Budget),
+		depths: map[string][]uint32{}, watched: map[uint32]*watch{}, byGroup: map[int32]uint32{}, seen: map[int]Process{},
+		buffer: make([]byte, 64<<10), epoll: -1,
+	}
+	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, errors.Join(fmt.Errorf("make an epoll instance: %w", err), r.Close())
+	}
+	raiseGroups()
 	if err := c.Assign(&r.maps); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -80,7 +108,7 @@ func Open(o Options) (*Recorder, error) {
 	return r, nil
 }
 
-func (o Options) apply(spec *ebpf.CollectionSpec) error {
+func (o *Options) apply(spec *ebpf.CollectionSpec) error {
 	if o.Buffer == 0 {
 		o.Buffer = 16 << 20
 	}
@@ -94,7 +122,13 @@ func (o Options) apply(spec *ebpf.CollectionSpec) error {
 		return fmt.Errorf("a budget of %d bytes is negative", o.Budget)
 	}
 	spec.Maps["events"].MaxEntries = uint32(o.Buffer)
-	return errors.Join(spec.Variables["budget"].Set(uint64(o.Budget)), spec.Variables["wake"].Set(uint64(o.Buffer/16)))
+	if !o.Calls {
+		maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return strings.HasPrefix(name, "after_") })
+	}
+	return errors.Join(
+		spec.Variables["budget"].Set(uint64(o.Budget)), spec.Variables["wake"].Set(uint64(o.Buffer/16)),
+		spec.Variables["calls_told"].Set(o.Calls),
+	)
 }
 
 // unsupported makes of a kernel's refusals the one error to ask for. Refused
@@ -110,32 +144,41 @@ func unsupported(err error) error {
 	return err
 }
 
-// needed are hooks that every kernel has; some calls exist on some only.
-var needed = map[string]bool{"after_openat": true, "after_connect": true, "after_unlinkat": true, "after_renameat2": true}
-
 func (r *Recorder) attach(spec *ebpf.CollectionSpec) error {
 	for name, p := range r.programs.Programs {
 		l, err := attach(spec.Programs[name].SectionName, p)
-		if errors.Is(err, os.ErrNotExist) && strings.HasPrefix(name, "after_") && !needed[name] {
-			continue
+		if errors.Is(err, os.ErrNotExist) && strings.HasPrefix(name, "after_") {
+			continue // a call that this kernel or processor does not have
 		}
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", name, err)
 		}
-		r.links = append(r.links, l)
+		if l != nil {
+			r.links = append(r.links, l)
+		}
 	}
 	return nil
 }
 
+// attach returns nil for a program that is called, not attached.
 func attach(section string, p *ebpf.Program) (link.Link, error) {
-	if rest, ok := strings.CutPrefix(section, "tp/"); ok {
+	kind, rest, _ := strings.Cut(section, "/")
+	switch kind {
+	case "syscall":
+		return nil, nil
+	case "cgroup", "sockops":
+		at := map[string]ebpf.AttachType{
+			"connect4": ebpf.AttachCGroupInet4Connect, "connect6": ebpf.AttachCGroupInet6Connect, "": ebpf.AttachCGroupSockOps,
+		}[rest]
+		return link.AttachCgroup(link.CgroupOptions{Path: unifiedRoot(), Attach: at, Program: p})
+	case "tp":
 		group, name, _ := strings.Cut(rest, "/")
 		return link.Tracepoint(group, name, p, nil)
 	}
 	return link.AttachTracing(link.TracingOptions{Program: p})
 }
 
-// Close detaches the programs, which takes seconds because the kernel waits
+// Close detaches the programs, which takes a moment because the kernel waits
 // for each. What was not read is lost. Read returns os.ErrClosed.
 func (r *Recorder) Close() error {
 	r.mu.Lock()
@@ -144,8 +187,14 @@ func (r *Recorder) Close() error {
 		return nil
 	}
 	r.closed = true
-	r.mu.Unlock()
 	var errs []error
+	for _, w := range r.watched {
+		errs = append(errs, w.closeFiles())
+	}
+	if r.epoll >= 0 {
+		errs = append(errs, unix.Close(r.epoll))
+	}
+	r.mu.Unlock()
 	if r.ring != nil {
 		errs = append(errs, r.ring.Close())
 	}
@@ -158,18 +207,30 @@ func (r *Recorder) Close() error {
 
 // Stats counts the events of a sandbox since it was added.
 type Stats struct {
-	Events   uint64 // in the buffer, read or not
-	Lost     uint64 // beyond the budget or the buffer
-	Repeated uint64 // opens of a file that was opened within the last minute
+	Events   uint64 // in the buffer, read or not; of files those that were looked at
+	Lost     uint64 // beyond the budget or the buffer, at least
+	Repeated uint64 // wishes and opened files that were told within the last minute
+	Files    bool   // whether Watch sees its files
 }
 
 // Stats returns the counters of a sandbox; the zero value when it is unknown.
 func (r *Recorder) Stats(sandbox uint32) (Stats, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.statsLocked(sandbox)
+}
+
+func (r *Recorder) statsLocked(sandbox uint32) (Stats, error) {
 	var s bpfState
 	if err := r.maps.States.Lookup(sandbox, &s); err != nil {
 		return Stats{}, gone(err)
 	}
-	return Stats{Events: s.Events, Lost: s.Lost, Repeated: s.Repeated}, nil
+	out := Stats{Events: s.Events, Lost: s.Lost, Repeated: s.Repeated}
+	if w := r.watched[sandbox]; w != nil {
+		out.Events, out.Lost, out.Repeated = out.Events+w.counts.told, out.Lost+w.counts.lost, out.Repeated+w.counts.repeated
+		out.Files = len(w.files) > 0
+	}
+	return out, nil
 }
 
 // Missed is how often a program did not run because it interrupted itself. It

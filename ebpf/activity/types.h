@@ -25,72 +25,73 @@ struct qstr {
 	const unsigned char *name;
 };
 struct super_block { __u32 s_dev; };
-struct inode { unsigned short i_mode; struct super_block *i_sb; unsigned long i_ino; __u32 i_generation; };
-struct dentry { struct dentry *d_parent; struct qstr d_name; struct inode *d_inode; };
+struct inode { struct super_block *i_sb; unsigned long i_ino; };
+struct dentry { struct dentry *d_parent; struct qstr d_name; };
 struct vfsmount { struct dentry *mnt_root; };
 struct mount { struct mount *mnt_parent; struct dentry *mnt_mountpoint; struct vfsmount mnt; };
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
-struct file { unsigned int f_mode, f_flags; struct path f_path; struct inode *f_inode; void *private_data; };
-struct fdtable { unsigned int max_fds; struct file **fd; };
-struct files_struct { struct fdtable *fdt; };
-struct fs_struct { struct path pwd; };
+struct file { struct path f_path; struct inode *f_inode; };
 
 typedef struct { __u32 val; } kuid_t;
-struct cred { kuid_t euid; void *user_ns; };
+typedef struct { __u32 val; } kgid_t;
+struct user_namespace { int level; };
+struct cred { kuid_t uid, euid; kgid_t gid; struct user_namespace *user_ns; };
 typedef struct { int counter; } atomic_t;
 struct signal_struct { atomic_t live; int group_exit_code; unsigned int flags; };
 struct mm_struct { unsigned long arg_start, arg_end; };
 struct upid { int nr; };
 struct pid { unsigned int level; struct upid numbers[1]; };
+struct thread_info { __u32 status; };
 struct task_struct {
+	struct thread_info thread_info;
 	int pid, tgid, exit_code;
+	unsigned int ptrace;
+	char comm[16];
 	struct task_struct *real_parent, *group_leader;
 	__u64 start_boottime;
 	struct pid *thread_pid;
 	struct css_set *cgroups;
-	struct files_struct *files;
-	struct fs_struct *fs;
 	struct mm_struct *mm;
 	struct signal_struct *signal;
-	const struct cred *cred;
+	const struct cred *cred, *real_cred;
 	void *nsproxy;
 };
-struct linux_binprm { struct file *file; const char *filename; };
+struct linux_binprm { struct file *file; const char *filename; unsigned int secureexec : 1; };
+struct kernel_siginfo { int si_code; };
 
 struct in6_addr { __u8 in6_u[16]; };
+struct ns_common { unsigned int inum; };
+struct net { struct ns_common ns; };
+typedef struct { struct net *net; } possible_net_t;
 struct sock_common {
 	__u32 skc_daddr, skc_rcv_saddr;
 	__u16 skc_dport, skc_num;
 	unsigned short skc_family;
 	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
+	possible_net_t skc_net;
 };
-struct sock { struct sock_common __sk_common; __u16 sk_type, sk_protocol; };
-struct socket { struct sock *sk; };
+struct sock { struct sock_common __sk_common; __u16 sk_protocol; int sk_err; };
 
 /* The registers of a system call. */
 #if defined(__TARGET_ARCH_x86)
-struct pt_regs { unsigned long di, si, dx, r10, r8; };
+struct pt_regs { unsigned long di, si, dx, orig_ax; };
 #elif defined(__TARGET_ARCH_arm64)
-struct pt_regs { __u64 regs[31]; __u64 orig_x0; };
+struct pt_regs { __u64 regs[31]; __u64 orig_x0; __s32 syscallno; };
 #else
 #error "the registers of this processor are not known"
 #endif
 
 #pragma clang attribute pop
 
-#define S_IFMT  0170000
-#define S_IFREG 0100000
-#define S_IFBLK 0060000
-#define S_IFSOCK 0140000
-#define FMODE_WRITE 2
-#define FMODE_CREATED (1 << 20)
-#define O_ACCMODE 3
-#define O_CREAT 0100
-#define O_TRUNC 01000
 #define EPERM 1
-#define EACCES 13
-#define EROFS 30
-#define AT_FDCWD (-100)
+#define ECONNABORTED 103
 #define AF_INET 2
 #define AF_INET6 10
+#define SOCK_DGRAM 2
 #define SIGNAL_GROUP_EXIT 4
+#define SIGCHLD 17
+#define SIGSTOP 19
+#define CLD_TRAPPED 4
+#define CLD_STOPPED 5
+#define CAP_SYS_PTRACE 19
+#define CAP_SYS_ADMIN 21

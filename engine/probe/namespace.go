@@ -98,12 +98,21 @@ func idMappedMounts(_ context.Context, o Options) engine.Check {
 
 // overlay mounts one in a mount namespace of its own, and writes through it.
 func overlay(context.Context, Options) engine.Check {
+	err := withOverlay(func(root, _ string) error { return os.WriteFile(filepath.Join(root, "x"), nil, 0o644) })
+	if err != nil {
+		return bad("cannot be mounted: "+err.Error(), "modprobe overlay")
+	}
+	return good("can be mounted")
+}
+
+// withOverlay runs fn in a mount namespace of its own with an empty overlay.
+func withOverlay(fn func(root, upper string) error) error {
 	dir, err := os.MkdirTemp("", "atoll-probe-")
 	if err != nil {
-		return bad(err.Error(), "make the temporary directory writable")
+		return err
 	}
 	defer os.Remove(dir)
-	err = apart(unix.CLONE_NEWNS, func() error {
+	return apart(unix.CLONE_NEWNS, func() error {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
 			return err
 		}
@@ -116,10 +125,6 @@ func overlay(context.Context, Options) engine.Check {
 		if err := unix.Mount("overlay", filepath.Join(dir, "root"), "overlay", 0, opts); err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, "root", "x"), nil, 0o644)
+		return fn(filepath.Join(dir, "root"), filepath.Join(dir, "upper"))
 	})
-	if err != nil {
-		return bad("cannot be mounted: "+err.Error(), "modprobe overlay")
-	}
-	return good("can be mounted")
 }

@@ -70,6 +70,7 @@ func checks() []check {
 		{"KVM", false, kvm},
 		{"GPU", false, gpu},
 		{"BPF", false, bpf},
+		{"activity", false, processActivity},
 		{"clock", false, clock},
 	}
 }
