@@ -2,8 +2,10 @@ package runner
 
 import (
 	"context"
+	"path/filepath"
 
 	"github.com/atoll-sh/atoll/engine/driver"
+	"github.com/atoll-sh/atoll/engine/storage"
 	"github.com/atoll-sh/atoll/engine/trace"
 )
 
@@ -29,8 +31,14 @@ func (r *Runner) traceBegin(ctx context.Context, in *instance) {
 		return // its class tells of itself
 	}
 	dir, err := g.Group(ctx, in.handle())
+	var disk storage.Disk
 	if err == nil {
-		err = r.cfg.Traces.Begin(in.rec.ID, trace.Group{Dir: dir, Control: r.controlDir(in.rec.ID), UIDBase: in.rec.Slot.UIDBase})
+		disk, err = r.cfg.Disks.Mount(ctx, in.rec.ID) // it is, already
+	}
+	if err == nil {
+		err = r.cfg.Traces.Begin(in.rec.ID, trace.Group{
+			Dir: dir, Upper: filepath.Join(disk.Dir, "upper"), Control: r.controlDir(in.rec.ID), UIDBase: in.rec.Slot.UIDBase,
+		})
 	}
 	if err != nil {
 		r.log.Warn("what processes do is not recorded", "instance", in.rec.ID, "err", err)

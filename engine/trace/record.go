@@ -50,6 +50,9 @@ func (r *run) record(e kernel.Event, p *process, now instant) engine.ActivityRec
 		failed(&rec, e.Result)
 	case kernel.KindPrivilege:
 		rec.Kind, rec.Operation, rec.Detail = engine.ActivityPrivilege, e.Call.String(), e.Path
+		if rec.Detail == "" && e.Capability != "" {
+			rec.Detail = "CAP_" + strings.ToUpper(e.Capability)
+		}
 		rec.Verdict = "allow"
 		if e.Result < 0 {
 			rec.Verdict = "deny"
@@ -73,6 +76,9 @@ func execRecord(rec *engine.ActivityRecord, e kernel.Event) {
 		rec.Detail = e.Path
 	}
 	var notes []string
+	if e.Elevated {
+		notes = append(notes, "the program has rights that its user lacks")
+	}
 	if e.Detached {
 		notes = append(notes, "the program lies in no file system, as after memfd_create")
 	}
@@ -123,6 +129,13 @@ func address(a netip.AddrPort) string {
 		return ""
 	}
 	return a.String()
+}
+
+func lossReason(e kernel.Event) string {
+	if e.Unknown {
+		return "the processes did more than the kernel could tell, and nobody can tell how much more"
+	}
+	return "the processes did more than the kernel could tell"
 }
 
 // gap is the record of a time in which nobody looked.

@@ -25,6 +25,7 @@ type run struct {
 	tracer *Tracer
 	number uint32
 	base   uint32 // the host's number of its root
+	upper  string // as in Group
 
 	mu          sync.Mutex
 	sandbox     string // empty: a member of the warm pool
@@ -42,8 +43,8 @@ type run struct {
 	pruned      time.Duration
 }
 
-func newRun(t *Tracer, number, base uint32) *run {
-	r := &run{tracer: t, number: number, base: base, since: 1<<63 - 1}
+func newRun(t *Tracer, number uint32, g Group) *run {
+	r := &run{tracer: t, number: number, base: g.UIDBase, upper: g.Upper, since: 1<<63 - 1}
 	r.table = newTable(t.lineage.Origin)
 	return r
 }
@@ -171,7 +172,7 @@ func (r *run) event(e kernel.Event, now instant, emit func(engine.ActivityRecord
 	switch e.Kind {
 	case kernel.KindLost:
 		r.missing = e.Time
-		emit(engine.ActivityRecord{Time: now.at(e.Time), Kind: engine.ActivityLoss, Lost: e.Lost, Reason: "the processes did more than the kernel could tell"})
+		emit(engine.ActivityRecord{Time: now.at(e.Time), Kind: engine.ActivityLoss, Lost: e.Lost, Reason: lossReason(e)})
 		return
 	case kernel.KindGap:
 		if r.sandbox == "" {

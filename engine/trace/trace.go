@@ -39,6 +39,7 @@ const (
 // Group is what an instance is to the kernel.
 type Group struct {
 	Dir     string // of its control group, which exists
+	Upper   string // where the host has what is changed in its root directory; empty: that is no overlay
 	Control string // the host's directory in which its toolbox finds sockets
 	UIDBase uint32 // the host's number of its root
 }
@@ -108,7 +109,7 @@ func (t *Tracer) Begin(instance string, g Group) error {
 	t.End(instance)
 	t.mu.Lock()
 	t.last++
-	r := newRun(t, t.last, g.UIDBase)
+	r := newRun(t, t.last, g)
 	t.runs[instance], t.numbers[r.number] = r, r
 	t.mu.Unlock()
 	err := t.recorder.Add(g.Dir, r.number)
@@ -133,6 +134,9 @@ func (t *Tracer) Started(instance string, pid int) {
 	space, err := t.lineage.Watch(pid)
 	if err != nil {
 		t.log.Warn("the processes of an instance are not followed", "instance", instance, "err", err)
+	}
+	if err := t.recorder.Watch(r.number, fmt.Sprintf("/proc/%d/root", pid), r.upper); err != nil {
+		t.log.Warn("what happens to files is not recorded", "instance", instance, "err", err)
 	}
 	r.started(pid, space)
 }
