@@ -2,6 +2,7 @@ package activity
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -136,6 +137,48 @@ func BenchmarkPrograms(b *testing.B) {
 			}
 			b.ReportMetric(float64((spent(b, r)-before).Nanoseconds())/each, "programs_"+where+"_exec_ns")
 		}
+	}
+	b.ReportMetric(0, "ns/op")
+	if err := s.close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkWatched compares work in a sandbox that is watched and one that is
+// not, in turns of milliseconds: closer together than the recorder can be opened
+// and closed. What it costs everybody is not in it; BenchmarkPrograms has that.
+func BenchmarkWatched(b *testing.B) {
+	r, err := Open(Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := newStream(r)
+	dir := makeGroup(b, anyHierarchy(b))
+	root, upper := overlay(b)
+	w := startWorker(b, dir, root)
+	defer w.stop()
+	for name, turns := range map[string]int{"open": 150, "exec": 100, "compile": 25} {
+		step := slices.IndexFunc(benchSteps, func(s benchStep) bool { return s.inside && s.name == name })
+		times := map[string][]int64{}
+		turn := func(state string) {
+			used, _ := w.step(b, step)
+			times[state] = append(times[state], used)
+		}
+		turn("first")
+		for i := range b.N * turns {
+			if err := errors.Join(r.Add(dir, 1), r.Watch(1, root, upper)); err != nil {
+				b.Fatal(err)
+			}
+			turn("on")
+			if err := r.Remove(1); err != nil {
+				b.Fatal(err)
+			}
+			turn([]string{"off", "control"}[i%2])
+		}
+		off := float64(tenth(times["off"]))
+		b.ReportMetric(off, "off_watched_"+name+"_ns")
+		b.ReportMetric(float64(tenth(times["on"]))/off, "ratio_watched_"+name)
+		b.ReportMetric(float64(tenth(times["control"]))/off, "control_watched_"+name)
 	}
 	b.ReportMetric(0, "ns/op")
 	if err := s.close(); err != nil {

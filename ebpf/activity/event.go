@@ -19,7 +19,7 @@ type Kind uint8
 const (
 	KindExec      Kind = iota + 1 // a program was started
 	KindExit                      // a process ended
-	KindOpen                      // a file was open for writing, and changed or closed
+	KindOpen                      // a file that was open for writing was closed; of an image, the first change
 	KindCreate                    // a file was made, or got a second name
 	KindUnlink                    // a name of a file was removed
 	KindRename                    // a file or directory got another name

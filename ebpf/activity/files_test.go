@@ -177,8 +177,8 @@ func TestFilesOfALivingProcess(t *testing.T) {
 	}
 }
 
-// files opens in ways that are not openat, and through io_uring's 32-bit
-// likes: none matters to where the kernel tells.
+// files opens one file by openat2 and changes it by its memory alone, and reads
+// another.
 func files(args []string) {
 	dir := args[0]
 	fd, err := unix.Openat2(unix.AT_FDCWD, dir+"/etc/passwd", &unix.OpenHow{Flags: unix.O_RDWR})
@@ -380,10 +380,10 @@ func TestWatchRefuses(t *testing.T) {
 }
 
 // wait waits for something that happens soon.
-func wait(t *testing.T, for_ func() bool) {
+func wait(t *testing.T, happened func() bool) {
 	t.Helper()
 	for range 3000 {
-		if for_() {
+		if happened() {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
