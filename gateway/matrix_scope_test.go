@@ -169,6 +169,14 @@ func TestKeysForSomeTools(t *testing.T) {
 				t.Errorf("%+v, %s: listed %v, called %v: %s", c.scope, tool, listed, called, got)
 			}
 		}
+		// Resources are files in another form.
+		_, got := w.ask(key, "resources/list", `{}`)
+		if shown, want := strings.Contains(got, "sandbox://"), !slices.Contains(c.lack, "sandbox_read"); shown != want {
+			t.Errorf("%+v: resources shown: %v: %s", c.scope, shown, got)
+		}
+		if _, got = w.ask(key, "resources/read", `{"uri":"sandbox://mine/etc/hostname"}`); slices.Contains(c.lack, "sandbox_read") && !strings.Contains(got, "sandbox_read") {
+			t.Errorf("%+v: a file is read: %s", c.scope, got)
+		}
 	}
 }
 

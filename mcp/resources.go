@@ -33,7 +33,7 @@ func (s *Server) addResources(kit *tools.Kit) {
 		server.WithHooks(hooks),
 		server.WithResourceCapabilities(true, true),
 		server.WithCompletions(),
-		server.WithResourceCompletionProvider(completer{kit}),
+		server.WithResourceCompletionProvider(completer{s, kit}),
 		// Files change, and so does the list of sandboxes.
 		server.WithMethodCacheHints(mcpgo.MethodResourcesRead, 0, mcpgo.CacheScopePrivate),
 		server.WithMethodCacheHints(mcpgo.MethodResourcesList, 0, mcpgo.CacheScopePrivate),
@@ -45,6 +45,9 @@ func (s *Server) addResources(kit *tools.Kit) {
 			return nil, tools.ErrShutdown
 		}
 		defer s.calls.Done()
+		if err := s.mayShow(ctx); err != nil {
+			return nil, publicError(err)
+		}
 		r, err := kit.ReadResource(withCaller(ctx), principalOf(ctx).OrganizationID, req.Params.URI)
 		if err != nil {
 			return nil, publicError(err)
@@ -80,19 +83,25 @@ func publicError(err error) error {
 // template the library gives it. So such a request goes on with a URI that says
 // what is wrong, and fits none, for it has blanks.
 func (s *Server) checkResource(ctx context.Context, kit *tools.Kit, req *mcpgo.ReadResourceRequest) {
-	if !s.begin() {
+	if strings.HasPrefix(req.Params.URI, skillScheme) || !s.begin() {
 		return
 	}
 	defer s.calls.Done()
-	_, err := kit.Look(withCaller(ctx), principalOf(ctx).OrganizationID, req.Params.URI)
+	err := s.mayShow(ctx)
+	if err == nil {
+		_, err = kit.Look(withCaller(ctx), principalOf(ctx).OrganizationID, req.Params.URI)
+	}
 	switch engine.KindOf(err) {
-	case engine.KindInvalid, engine.KindNotFound:
+	case engine.KindInvalid, engine.KindNotFound, engine.KindDenied:
 		req.Params.URI += " : " + publicError(err).Error()
 	}
 }
 
 // listSandboxes lists the root directories of the caller's sandboxes.
 func (s *Server) listSandboxes(ctx context.Context, kit *tools.Kit) []mcpgo.Resource {
+	if s.mayShow(ctx) != nil {
+		return nil
+	}
 	uris, err := kit.Sandboxes(ctx, principalOf(ctx).OrganizationID)
 	if err != nil {
 		s.log.Warn("list sandboxes as resources", "error", err)
@@ -106,16 +115,22 @@ func (s *Server) listSandboxes(ctx context.Context, kit *tools.Kit) []mcpgo.Reso
 }
 
 // completer offers values for what clients let their users fill in.
-type completer struct{ kit *tools.Kit }
+type completer struct {
+	server *Server
+	kit    *tools.Kit
+}
 
 // CompleteResourceArgument completes a variable of a template.
 func (c completer) CompleteResourceArgument(ctx context.Context, _ string, arg mcpgo.CompleteArgument, known mcpgo.CompleteContext) (*mcpgo.Completion, error) {
+	if c.server.mayShow(ctx) != nil {
+		return completion(nil), nil
+	}
 	return completion(c.kit.CompleteResource(withCaller(ctx), principalOf(ctx).OrganizationID, arg.Name, arg.Value, known.Arguments)), nil
 }
 
 // CompletePromptArgument completes an argument of a prompt.
 func (c completer) CompletePromptArgument(ctx context.Context, _ string, arg mcpgo.CompleteArgument, _ mcpgo.CompleteContext) (*mcpgo.Completion, error) {
-	if arg.Name != "snapshot" {
+	if arg.Name != "snapshot" || c.server.mayShow(ctx) != nil {
 		return completion(nil), nil
 	}
 	return completion(c.kit.CompleteSnapshot(ctx, principalOf(ctx).OrganizationID, arg.Value)), nil
@@ -128,7 +143,7 @@ func completion(values []string) *mcpgo.Completion {
 // addPrompts offers the prompts.
 func (s *Server) addPrompts(kit *tools.Kit) {
 	server.WithPromptCapabilities(false)(s.inner)
-	server.WithPromptCompletionProvider(completer{kit})(s.inner)
+	server.WithPromptCompletionProvider(completer{s, kit})(s.inner)
 	for _, p := range tools.Prompts() {
 		opts := []mcpgo.PromptOption{mcpgo.WithPromptDescription(p.Description)}
 		for _, a := range p.Arguments {

@@ -88,11 +88,28 @@ func TestResources(t *testing.T) {
 			started := a.must("sandbox_exec", map[string]any{"id": box, "command": "echo ready; sleep 1000", "background": true})
 			process := strings.Fields(started)[2]
 
-			if got := a.ask("resources/list", nil); len(got.Result.Resources) != 1 || got.Result.Resources[0].URI != "sandbox://"+box+"/" {
-				t.Errorf("resources: %+v, want the sandbox", got)
+			listed := func(a *agent) (boxes []string) {
+				t.Helper()
+				got := a.ask("resources/list", nil)
+				if got.Error != nil {
+					t.Errorf("resources: %+v", got.Error)
+				}
+				for _, r := range got.Result.Resources {
+					if !strings.HasPrefix(r.URI, skillScheme) {
+						boxes = append(boxes, r.URI)
+					}
+				}
+				return boxes
 			}
-			if got := stranger.ask("resources/list", nil); len(got.Result.Resources) != 0 || got.Error != nil {
-				t.Errorf("a stranger's resources: %+v, want none", got)
+			if got := listed(a); !slices.Equal(got, []string{"sandbox://" + box + "/"}) {
+				t.Errorf("resources: %v, want the sandbox", got)
+			}
+			if got := listed(stranger); len(got) != 0 {
+				t.Errorf("a stranger's resources: %v, want none", got)
+			}
+			skill := skillScheme + "atoll-sandbox/SKILL.md"
+			if got := stranger.ask("resources/read", map[string]any{"uri": skill}); len(got.Result.Contents) != 1 || !strings.Contains(got.Result.Contents[0].Text, "sandbox_exec") {
+				t.Errorf("skill: %+v", got)
 			}
 			if got := a.ask("resources/templates/list", nil); len(got.Result.ResourceTemplates) != 2 {
 				t.Errorf("templates: %+v", got)

@@ -32,16 +32,31 @@ func (sc scope) offers(t tools.Tool) bool {
 // and at call: what the request asked for, and what its principal's key is
 // limited to. Sandboxes that the key does not see are kept from it by the core.
 func (s *Server) offered(ctx context.Context, t tools.Tool) bool {
-	limits := principalOf(ctx).Scope
-	if s.opt.LocalScope != nil {
-		limits = s.opt.LocalScope(ctx)
-	}
+	limits := s.limits(ctx)
 	sc := s.scopeOf(ctx)
 	if sc.byDefault && len(limits.Tools) > 0 { // the key says what it is for
 		limits.ReadOnly = limits.ReadOnly || sc.readOnly
 		return limits.Offers(t.Name, t.Set, t.Hints.ReadOnly)
 	}
 	return sc.offers(t) && limits.Offers(t.Name, t.Set, t.Hints.ReadOnly)
+}
+
+// limits is what the caller's key is limited to.
+func (s *Server) limits(ctx context.Context) engine.Scope {
+	if s.opt.LocalScope != nil {
+		return s.opt.LocalScope(ctx)
+	}
+	return principalOf(ctx).Scope
+}
+
+// mayShow refuses resources to keys that may not use the tool of which they are
+// another form, by their limits or by the policy that they are bound to.
+func (s *Server) mayShow(ctx context.Context) error {
+	const tool = "sandbox_read"
+	if !s.limits(ctx).Offers(tool, tools.SetCore, true) {
+		return engine.Errorf(engine.KindDenied, "the key is limited to tools without %s, and resources need that one", tool)
+	}
+	return engine.AuthorizeTool(principalOf(ctx), policies.ToolRequest{Tool: tool})
 }
 
 // Names returns what a key can be limited to: all toolsets and tools.

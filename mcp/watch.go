@@ -36,6 +36,9 @@ func newWatches(s *Server, kit *tools.Kit) *watches {
 
 // listen watches until the listening request ends, and writes onto its stream.
 func (w *watches) listen(ctx context.Context, id any, uris []string) {
+	if w.server.mayShow(ctx) != nil {
+		return
+	}
 	for _, uri := range uris[:min(len(uris), maxWatches)] {
 		w.start(ctx, func() {}, uri, func() bool {
 			ok, err := reqstream.Notify(ctx, updateMethod, map[string]any{"uri": uri, "_meta": map[string]any{mcpgo.MetaKeySubscriptionID: id}})
@@ -48,7 +51,7 @@ func (w *watches) listen(ctx context.Context, id any, uris []string) {
 // the session's own stream; while it has none, it is told later.
 func (w *watches) subscribe(ctx context.Context, uri string) {
 	session := server.ClientSessionFromContext(ctx)
-	if session == nil {
+	if session == nil || w.server.mayShow(ctx) != nil {
 		return
 	}
 	id := session.SessionID()
