@@ -27,7 +27,7 @@ func (h *host) openLedger() error {
 // openTracer has the kernel tell what processes do. Where it cannot, the ledger
 // goes on without.
 func (h *host) openTracer() (err error) {
-	h.tracer, err = trace.Open(h.ledger.Alive(), h.log)
+	h.tracer, err = trace.Open(trace.Options{Down: h.ledger.Alive(), Calls: h.cfg.RecordCalls}, h.log)
 	if engine.KindOf(err) == engine.KindUnsupported {
 		h.log.Warn("what processes do is not recorded", "err", err)
 		h.tracer, h.untraced = nil, err

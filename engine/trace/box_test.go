@@ -97,7 +97,7 @@ func openShared() error {
 	if err != nil {
 		return err
 	}
-	tr, err := Open(time.Time{}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	tr, err := Open(Options{}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
 	}

@@ -60,17 +60,26 @@ type Tracer struct {
 	holders map[string]*run // by sandbox
 }
 
-// Open begins to watch. down is when a server before this one was last known to
-// watch; zero when there was none. It fails with engine.KindUnsupported where
-// the kernel cannot.
-func Open(down time.Time, log *slog.Logger) (*Tracer, error) {
+// Options say what to watch.
+type Options struct {
+	// Down is when a server before this one was last known to watch; zero when
+	// there was none.
+	Down time.Time
+	// Calls also tells privileged system calls that a filter refused, at some
+	// cost to every system call of the host.
+	Calls bool
+}
+
+// Open begins to watch. It fails with engine.KindUnsupported where the kernel
+// cannot.
+func Open(o Options, log *slog.Logger) (*Tracer, error) {
 	t := &Tracer{
-		log: log, down: down, wake: make(chan struct{}, 1),
+		log: log, down: o.Down, wake: make(chan struct{}, 1),
 		runs: map[string]*run{}, numbers: map[uint32]*run{}, holders: map[string]*run{},
 	}
 	var err error
 	if t.lineage, err = lineage.Open(); err == nil {
-		t.recorder, err = kernel.Open(kernel.Options{Buffer: buffer})
+		t.recorder, err = kernel.Open(kernel.Options{Buffer: buffer, Calls: o.Calls})
 	}
 	if err != nil {
 		if errors.Is(err, kernel.ErrNotSupported) {
