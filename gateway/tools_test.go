@@ -18,7 +18,7 @@ func TestOperationsInWordsOfTools(t *testing.T) {
 	for _, tool := range tools.New(tools.Backend{}, tools.Options{}).Tools() {
 		names = append(names, tool.Name)
 	}
-	apart := strings.Fields("resize labels public network-settings secrets policy") // no tool does these
+	apart := strings.Fields("resize labels public network-settings secrets policy learn") // no tool does these
 	for _, o := range append(api.Operations(), api.Extensions()...) {
 		q := api.ToolRequest(o)
 		if q.Tool != o.Key() || q.Changes != (o.Method != "GET") {
