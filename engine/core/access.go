@@ -52,8 +52,40 @@ func (a access) Requests(ctx context.Context, q engine.AccessQuery) ([]engine.Ac
 		q.Sandbox = sb.ID
 	}
 	a.keepDenials(ctx)
+	p := engine.CallerOf(ctx).Principal
+	if len(engine.ScopeOf(ctx).Labels) == 0 && p.Policy == "" {
+		all, err := a.Store.ListAccess(ctx, q)
+		return all, public(err)
+	}
+	limit := q.Limit
+	q.Limit = 1 << 16
 	all, err := a.Store.ListAccess(ctx, q)
-	return all, public(err)
+	if err != nil {
+		return nil, public(err)
+	}
+	all, err = a.visibleRequests(ctx, all)
+	return all[:min(limit, len(all))], public(err)
+}
+
+// visibleRequests keeps those of sandboxes that the caller's key may see.
+func (a access) visibleRequests(ctx context.Context, all []engine.AccessRequest) ([]engine.AccessRequest, error) {
+	seen := map[string]bool{}
+	kept := []engine.AccessRequest{}
+	for _, r := range all {
+		may, known := seen[r.SandboxID]
+		if !known {
+			_, err := a.find(ctx, engine.SandboxRef{OrganizationID: r.OrganizationID, IDOrName: r.SandboxID})
+			if err != nil && engine.KindOf(err) != engine.KindNotFound {
+				return nil, err
+			}
+			may = err == nil
+			seen[r.SandboxID] = may
+		}
+		if may {
+			kept = append(kept, r)
+		}
+	}
+	return kept, nil
 }
 
 // Denied returns what a sandbox was denied within the given time.
@@ -149,6 +181,9 @@ func (a access) decide(ctx context.Context, p engine.Principal, id string, perio
 		return fail(err)
 	}
 	opctx, sb, end, err := a.change(ctx, engine.SandboxRef{OrganizationID: r.OrganizationID, IDOrName: r.SandboxID}, opUpdate, limitResize)
+	if engine.KindOf(err) == engine.KindNotFound { // or not the caller's to see, which must look the same
+		err = engine.Errorf(engine.KindNotFound, "request %q not found", id).WithHint("use the id or name of one that exists in your organization")
+	}
 	if err != nil {
 		return fail(err)
 	}
