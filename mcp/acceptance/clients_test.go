@@ -24,7 +24,7 @@ var connecting = []struct {
 }{
 	{"claude-code", agents[1], "claude", []string{"mcp", "get", "atoll"}, `atoll`, `✔ Connected`, true, false},
 	{"claude-code", agents[1], "claude", []string{"mcp", "list"}, `atoll`, `atoll.*✔ Connected`, false, false},
-	{"gemini", "@google/gemini-cli@0.61.0", "gemini", []string{"mcp", "list"}, `atoll`, `atoll.*Connected`, true, false},
+	{"gemini", "@google/gemini-cli@0.61.0", "gemini", []string{"mcp", "list"}, `atoll`, `atoll.*Connected`, true, true},
 	{"opencode", "opencode-ai@1.18.33", "opencode", []string{"mcp", "list"}, `atoll`, `atoll.*connected`, true, true},
 	{"qwen", "@qwen-code/qwen-code@0.24.4", "qwen", []string{"mcp", "list"}, `atoll`, `atoll.*Connected`, true, true},
 	{"codex", "@openai/codex@0.169.0", "codex", []string{"mcp", "get", "atoll", "--json"}, `(?s)"name": *"atoll"`, "", true, true},
