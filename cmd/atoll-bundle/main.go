@@ -96,8 +96,10 @@ func (b *bundle) write() error {
 		return err
 	}
 	digest, err := pack(filepath.Join(b.out, "atoll.mcpb"), []entry{
-		{"manifest.json", b.files["mcpb/manifest.json"], 0o644}, {"server/atoll", program, 0o755},
-		{"icon.png", picture, 0o644}, {"LICENSE", license, 0o644},
+		{"manifest.json", b.files["mcpb/manifest.json"], 0o644},
+		{"server/atoll", program, 0o755},
+		{"icon.png", picture, 0o644},
+		{"LICENSE", license, 0o644},
 	})
 	if err != nil {
 		return err

@@ -137,8 +137,14 @@ func TestPrivileges(t *testing.T) {
 			}
 			got := allTried(b.all())
 			for _, want := range [][2]string{
-				{"setuid", "setuid"}, {"setgid", "setgid"}, {"mount", "sys_admin"}, {"umount", "sys_admin"}, {"reboot", "sys_boot"},
-				{"unshare", "sys_admin"}, {"chroot", "sys_chroot"}, {"sethostname", "sys_admin"},
+				{"setuid", "setuid"},
+				{"setgid", "setgid"},
+				{"mount", "sys_admin"},
+				{"umount", "sys_admin"},
+				{"reboot", "sys_boot"},
+				{"unshare", "sys_admin"},
+				{"chroot", "sys_chroot"},
+				{"sethostname", "sys_admin"},
 			} {
 				n := 0
 				for _, g := range got {
