@@ -88,7 +88,7 @@ func TestMachineProcesses(t *testing.T) {
 		{Kind: "file", Call: first, Detail: "/tmp/orphan"},
 		{Kind: "exec", Call: second, Detail: "curl -sm 3 http://192.0.2.9/"},
 		{Kind: "connect", Call: second, Remote: "192.0.2.9:80"},
-		{Kind: "deny", Call: second, Remote: ":80"},
+		{Kind: "deny", Call: second, Remote: "192.0.2.9:80"},
 		{Kind: "connect", Call: second, Remote: "127.0.0.1:1"},
 		{Kind: "exit", Call: second},
 		{Kind: "file", Call: sessions[sessionCommand("one")], Detail: "/tmp/one"},

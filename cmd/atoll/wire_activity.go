@@ -61,30 +61,25 @@ func processRecords(recorded bool, why error) engine.Check {
 
 // watchActivity feeds the ledger with what the kernel tells.
 func (s *server) watchActivity(ctx context.Context) {
-	for _, source := range s.host.sources() {
+	for _, source := range s.host.sources(s.core.Observe) {
 		s.run(ctx, func(ctx context.Context) {
-			if err := source.Run(ctx, s.record); err != nil && ctx.Err() == nil {
+			if err := source.Run(ctx, s.host.ledger.Record); err != nil && ctx.Err() == nil {
 				s.log.Error("activity is not watched any more", "err", err)
 			}
 		})
 	}
 }
 
-// record keeps what happened, and lets operators know what was denied.
-func (s *server) record(r engine.ActivityRecord) {
-	s.host.ledger.Record(r)
-	s.core.Observe(r)
-}
-
-// sources are what tells of activity on this host.
-func (h *host) sources() []activity.Source {
+// sources are what tells of activity on this host. What the network's filter
+// sees is observed at once; its record may wait until it is known whose it was.
+func (h *host) sources(observe func(engine.ActivityRecord)) []activity.Source {
 	var all []activity.Source
 	if h.tracer != nil {
 		all = append(all, h.tracer)
 		h.ledger.SettleBy(h.tracer.Settle)
 	}
 	if h.filter != nil {
-		all = append(all, &flows{filter: h.filter, runner: h.runner, tracer: h.tracer, held: map[uint32]holder{}})
+		all = append(all, &flows{filter: h.filter, runner: h.runner, tracer: h.tracer, observe: observe, held: map[uint32]holder{}})
 	}
 	if h.confiner != nil {
 		all = append(all, &refusals{confiner: h.confiner, runner: h.runner, held: map[string]holder{}})
@@ -107,6 +102,8 @@ type flows struct {
 	filter *egress.Filter
 	runner *runner.Runner
 	tracer *trace.Tracer // tells whose a flow is; nil: nobody does
+	// observe is told at once, before it is known whose a flow is.
+	observe func(engine.ActivityRecord)
 
 	mu   sync.Mutex
 	held map[uint32]holder // by the filter's number of a run
@@ -117,6 +114,7 @@ func (f *flows) Run(ctx context.Context, record func(engine.ActivityRecord)) err
 	return f.filter.Watch(ctx, func(h egress.Holding, r engine.ActivityRecord) {
 		if by := f.holder(h); by.sandbox != "" {
 			r.Sandbox, r.Incarnation = by.sandbox, by.incarnation
+			f.observe(r)
 			if f.tracer != nil {
 				f.tracer.Flow(r, record)
 			} else {
