@@ -114,14 +114,24 @@ func act(m *machine, op string) (int, []byte, error) {
 	return m.call("DELETE", "/api/sandbox/victim", nil)
 }
 
-// TestMachineKillAtRandom kills the server 200 times at any instant of
-// creates, stops, starts and deletes, with the warm pool on.
+// TestMachineKillAtRandom kills servers 200 times at any instant of creates,
+// stops, starts and deletes, with the warm pool on. Two servers take turns of
+// their own, since each waits most of its time.
 func TestMachineKillAtRandom(t *testing.T) {
-	m := newMachine(t, "--pool-size", "1")
-	rounds := 200
+	rounds := 100
 	if testing.Short() {
-		rounds = 10
+		rounds = 5
 	}
+	for _, lane := range []string{"first", "second"} {
+		t.Run(lane, func(t *testing.T) {
+			t.Parallel()
+			killAtRandom(t, rounds)
+		})
+	}
+}
+
+func killAtRandom(t *testing.T, rounds int) {
+	m := newMachine(t, "--pool-size", "1")
 	for round := range rounds {
 		name := fmt.Sprintf("r%d", round%4)
 		done := make(chan struct{})
