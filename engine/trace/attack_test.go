@@ -151,7 +151,26 @@ func TestAttacksFlood(t *testing.T) {
 	}
 	v := attack.Verdict{Name: "exec-flood", Group: "ledger", Class: "container", Blocked: told+lost == want, Event: event(last)}
 	v.Detail = fmt.Sprintf("%d programs in a row: %d records, and %d told as lost, of %d", n, told, lost, want)
+	if !v.Blocked {
+		t.Logf("half told: %v", halves(b.records()))
+	}
 	attacks.Add(t, v)
+}
+
+// halves are the processes whose begin or end is missing.
+func halves(all []engine.ActivityRecord) (half []engine.ActivityRecord) {
+	seen := map[string][]engine.ActivityRecord{}
+	for _, r := range all {
+		if r.Kind == engine.ActivityExec || r.Kind == engine.ActivityExit {
+			seen[r.Process] = append(seen[r.Process], r)
+		}
+	}
+	for _, rs := range seen {
+		if len(rs) != 2 && len(half) < 5 {
+			half = append(half, rs...)
+		}
+	}
+	return half
 }
 
 // TestAttacksOnTheLedger changes a ledger's files while no server runs. The

@@ -54,6 +54,7 @@ type table struct {
 	processes map[key]*process
 	inner     map[int]*process // the last ones by their number
 	reports   map[int][]report // by the number of the process, oldest first
+	forgot    time.Duration    // when living processes were forgotten last
 }
 
 func newTable(origin func(key) (key, int, bool)) *table {
@@ -74,8 +75,7 @@ func (t *table) find(k key, depth int) *process {
 		return p
 	}
 	if len(t.processes) >= maxProcesses {
-		clear(t.processes)
-		clear(t.inner)
+		t.makeRoom(k.Start)
 	}
 	p := &process{key: k}
 	t.processes[k] = p
@@ -92,6 +92,25 @@ func (t *table) find(k key, depth int) *process {
 		p.call = t.callOf(t.find(maker, depth+1), k.Start)
 	}
 	return p
+}
+
+// makeRoom forgets what has ended and, when that is not enough, all. Whatever
+// began before then may have been told of already.
+func (t *table) makeRoom(now time.Duration) {
+	for k, p := range t.processes {
+		if p.ended == 0 {
+			continue
+		}
+		delete(t.processes, k)
+		if t.inner[p.inner] == p {
+			delete(t.inner, p.inner)
+		}
+	}
+	if len(t.processes) > maxProcesses/2 {
+		clear(t.processes)
+		clear(t.inner)
+		t.forgot = now
+	}
 }
 
 func (t *table) number(p *process, inner int) {

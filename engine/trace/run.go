@@ -186,7 +186,7 @@ func (r *run) event(e kernel.Event, now instant, emit func(engine.ActivityRecord
 	if e.Kind == kernel.KindExit {
 		p.ended = e.Time
 	}
-	if e.Time < r.since || e.Kind == kernel.KindExit && !p.seen && r.missing < p.Start {
+	if e.Time < r.since || e.Kind == kernel.KindExit && !p.seen && max(r.missing, r.table.forgot) < p.Start {
 		return // of the warm pool; or a fork that did nothing that was told
 	}
 	switch {
