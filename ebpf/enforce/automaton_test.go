@@ -82,7 +82,7 @@ func FuzzAutomaton(f *testing.F) {
 		l := List{Rules: []Rule{{Path: p}, {Path: q, Deny: true}, {Path: r, Override: true}}}
 		a, err := compile(l)
 		if err != nil || strings.ContainsRune(path, 0) || len(p)+len(q)+len(r)+len(path) > 60 {
-			t.Skip()
+			return // not what lists hold, or too long for the slow way
 		}
 		want, deny := 0, false
 		switch {

@@ -135,16 +135,7 @@ func (k *kit) daytonaCreate(ctx context.Context, a Args) (Result, error) {
 		}
 		return Result{}, invalid(`Leave "id" out for a new one`, `the sandbox that "id" names is %s, not running`, stateWord(sb.State))
 	}
-	req, err := daytonaRequest(a)
-	if err != nil {
-		return Result{}, err
-	}
-	a.Progress("creating the sandbox")
-	sb, err := k.Sandboxes.Create(ctx, req)
-	if err != nil {
-		return Result{}, err
-	}
-	return created(sb, sb.ID), nil
+	return k.createAs(ctx, a, daytonaRequest, func(sb engine.Sandbox) string { return sb.ID })
 }
 
 func daytonaRequest(a Args) (engine.CreateSandbox, error) {

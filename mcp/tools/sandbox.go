@@ -48,7 +48,13 @@ func defaultLifecycle() engine.Lifecycle {
 }
 
 func (k *kit) create(ctx context.Context, a Args) (Result, error) {
-	req, err := createRequest(a)
+	return k.createAs(ctx, a, createRequest, func(sb engine.Sandbox) string { return sb.Name })
+}
+
+// createAs creates what the arguments ask for and tells of it by the name that
+// the toolset goes by.
+func (k *kit) createAs(ctx context.Context, a Args, request func(Args) (engine.CreateSandbox, error), name func(engine.Sandbox) string) (Result, error) {
+	req, err := request(a)
 	if err != nil {
 		return Result{}, err
 	}
@@ -57,7 +63,7 @@ func (k *kit) create(ctx context.Context, a Args) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return created(sb, sb.Name), nil
+	return created(sb, name(sb)), nil
 }
 
 // created tells of a new sandbox under the name it is to be called by.
