@@ -97,7 +97,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) *http.Request {
 		if named := r.Header.Get(mcpgo.HeaderMethod); named != m.Method {
 			return r // mcp-go says what is wrong with the headers
 		}
-		return s.extend(w, r, body)
+		return s.extend(w, r, m.Method, body)
 	}
 	if m.Method != string(mcpgo.MethodInitialize) && !s.checkSession(w, r) {
 		return nil
@@ -107,12 +107,12 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) *http.Request {
 		// until it ends, is cancelled by name, or the server closes.
 		r = r.WithContext(context.WithoutCancel(r.Context()))
 	}
-	return s.extend(w, r, body)
+	return s.extend(w, r, m.Method, body)
 }
 
 // extend answers requests that mcp-go does not know.
-func (s *Server) extend(w http.ResponseWriter, r *http.Request, body []byte) *http.Request {
-	answer := s.extension(body)
+func (s *Server) extend(w http.ResponseWriter, r *http.Request, method string, body []byte) *http.Request {
+	answer := s.extension(method, body)
 	if answer == nil {
 		return r
 	}

@@ -67,10 +67,14 @@ func readText(uri, text string) server.ResourceHandlerFunc {
 
 // extension answers a request of the extension. It returns nil for everything
 // else, which is mcp-go's.
-func (s *Server) extension(body []byte) mcpgo.JSONRPCMessage {
+func (s *Server) extension(method string, body []byte) mcpgo.JSONRPCMessage {
+	switch method {
+	case "skills/list", "skills/get", "resources/directory/read":
+	default:
+		return nil // bodies may be large and are not read once more
+	}
 	var m struct {
-		ID     any    `json:"id"`
-		Method string `json:"method"`
+		ID     any `json:"id"`
 		Params struct {
 			URI  string      `json:"uri"`
 			Meta *mcpgo.Meta `json:"_meta"`
@@ -80,7 +84,7 @@ func (s *Server) extension(body []byte) mcpgo.JSONRPCMessage {
 		return nil
 	}
 	var result map[string]any
-	switch m.Method {
+	switch method {
 	case "skills/list":
 		result = map[string]any{"skills": s.skills}
 	case "skills/get":
@@ -93,8 +97,6 @@ func (s *Server) extension(body []byte) mcpgo.JSONRPCMessage {
 		if list := s.skillDirectory(m.Params.URI); list != nil {
 			result = map[string]any{"resources": list}
 		}
-	default:
-		return nil
 	}
 	if result == nil {
 		return mcpgo.NewJSONRPCError(mcpgo.NewRequestId(m.ID), mcpgo.INVALID_PARAMS,

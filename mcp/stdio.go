@@ -140,22 +140,22 @@ func (c *stdio) message(ctx, listen context.Context, line []byte) {
 		if m.Method == "" && c.questions.answered(m.ID, line) {
 			return
 		}
-		c.answer(ctx, m.ID, line)
+		c.answer(ctx, m.ID, m.Method, line)
 		return
 	}
 	if m.Method == string(mcpgo.MethodSubscriptionsListen) {
-		c.requests.Go(func() { c.answer(listen, m.ID, line) })
+		c.requests.Go(func() { c.answer(listen, m.ID, m.Method, line) })
 		return
 	}
 	c.requests.Go(func() {
 		c.slots <- struct{}{}
 		defer func() { <-c.slots }()
-		c.answer(ctx, m.ID, line)
+		c.answer(ctx, m.ID, m.Method, line)
 	})
 }
 
-func (c *stdio) answer(ctx context.Context, id any, line []byte) {
-	response := c.handle(ctx, id, line)
+func (c *stdio) answer(ctx context.Context, id any, method string, line []byte) {
+	response := c.handle(ctx, id, method, line)
 	if response == nil {
 		return
 	}
@@ -164,7 +164,7 @@ func (c *stdio) answer(ctx context.Context, id any, line []byte) {
 	}
 }
 
-func (c *stdio) handle(ctx context.Context, id any, line []byte) (response mcpgo.JSONRPCMessage) {
+func (c *stdio) handle(ctx context.Context, id any, method string, line []byte) (response mcpgo.JSONRPCMessage) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.server.log.Error("message handler panicked", "panic", fmt.Sprint(p))
@@ -173,7 +173,7 @@ func (c *stdio) handle(ctx context.Context, id any, line []byte) (response mcpgo
 			}
 		}
 	}()
-	if answer := c.server.extension(line); answer != nil {
+	if answer := c.server.extension(method, line); answer != nil {
 		return answer
 	}
 	return c.server.inner.HandleMessage(ctx, line)
