@@ -12,12 +12,14 @@ import (
 	"github.com/atoll-sh/atoll/engine/toolbox/wire"
 )
 
-// fakes returns a Manager whose servers greet and then say nothing.
+// fakes returns a Manager whose servers answer the first request and then say
+// nothing. They wait for that request: an answer that comes before its
+// question is nobody's.
 func fakes(t *testing.T) (*Manager, string) {
 	t.Helper()
 	dir := t.TempDir()
 	const answer = `{"jsonrpc":"2.0","id":1,"result":{"capabilities":{}}}`
-	script := fmt.Sprintf("#!/bin/sh\nprintf 'Content-Length: %d\\r\\n\\r\\n%%s' '%s'\nexec sleep 600\n", len(answer), answer)
+	script := fmt.Sprintf("#!/bin/sh\nread -r header\nprintf 'Content-Length: %d\\r\\n\\r\\n%%s' '%s'\nexec sleep 600\n", len(answer), answer)
 	if err := os.WriteFile(filepath.Join(dir, "pylsp"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
