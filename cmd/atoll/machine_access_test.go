@@ -14,8 +14,8 @@ import (
 
 // accessRequest is a request as the API tells it.
 type accessRequest struct {
-	ID, Host, Address, Protocol, Rule, State string
-	Port, Count                              int
+	ID, Host, Address, Protocol, Rule, State, Call string
+	Port, Count                                    int
 }
 
 func (m *machine) accessRequests(sandbox, state string) (all []accessRequest) {
@@ -77,11 +77,13 @@ func TestMachineAccess(t *testing.T) {
 
 	// An address, and an approval that ends by itself.
 	const reach = "curl -sm 1 http://192.0.2.9:8080/; true"
-	m.sh(sb.ID, reach)
+	_, out := m.sh(sb.ID, `echo "$ATOLL_CALL"; `+reach)
+	call, _, _ := strings.Cut(out, "\n")
+	attributed := m.processRecords()
 	var id string
-	eventually(t, "the address is asked for", 20*time.Second, true, func() bool {
+	eventually(t, "the address is asked for, and by whom", 20*time.Second, true, func() bool {
 		for _, r := range m.accessRequests(sb.ID, "pending") {
-			if r.Address == "192.0.2.9" && r.Port == 8080 && r.Protocol == "tcp" {
+			if r.Address == "192.0.2.9" && r.Port == 8080 && r.Protocol == "tcp" && (r.Call == call || !attributed) {
 				id = r.ID
 			}
 		}

@@ -59,11 +59,16 @@ func processRecords(recorded bool, why error) engine.Check {
 	return c
 }
 
-// watchActivity feeds the ledger with what the kernel tells.
+// watchActivity feeds the ledger with what the kernel tells. Operators learn of
+// a denial at once, and whose it was when that is known.
 func (s *server) watchActivity(ctx context.Context) {
+	record := func(r engine.ActivityRecord) {
+		s.host.ledger.Record(r)
+		s.core.Attribute(r)
+	}
 	for _, source := range s.host.sources(s.core.Observe) {
 		s.run(ctx, func(ctx context.Context) {
-			if err := source.Run(ctx, s.host.ledger.Record); err != nil && ctx.Err() == nil {
+			if err := source.Run(ctx, record); err != nil && ctx.Err() == nil {
 				s.log.Error("activity is not watched any more", "err", err)
 			}
 		})

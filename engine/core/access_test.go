@@ -97,6 +97,19 @@ func TestDenialsBecomeRequests(t *testing.T) {
 	if first.Target() != "example.test" || first.Count != 2 || first.SandboxName != "box" || first.Rule == "" || !first.LastAt.After(first.FirstAt) {
 		t.Errorf("got %+v", first)
 	}
+
+	// Whose it was may be known later.
+	late := denied(sb.ID, "example.test")
+	late.Call = "call-1"
+	r.Attribute(late)
+	if first = r.requests(engine.AccessQuery{})[0]; first.Call != "call-1" || first.Count != 2 {
+		t.Errorf("got %+v", first)
+	}
+	late.Host = "never-denied.test"
+	r.Attribute(late)
+	if got := r.requests(engine.AccessQuery{}); slices.ContainsFunc(got, func(a engine.AccessRequest) bool { return a.Host == late.Host }) {
+		t.Errorf("got %+v", got)
+	}
 }
 
 // A hostile sandbox fills neither the database nor an operator's list, and is

@@ -34,7 +34,10 @@ type denials struct {
 
 // denial is a request as it was seen here. Its Count is what the store has not
 // been told yet.
-type denial struct{ engine.AccessRequest }
+type denial struct {
+	engine.AccessRequest
+	untold bool // the store does not know its call
+}
 
 func newDenials() *denials {
 	return &denials{wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), boxes: map[string]map[string]*denial{}}
@@ -43,12 +46,27 @@ func newDenials() *denials {
 // Observe makes requests for access of the denials among what sandboxes do.
 // It never waits.
 func (c *Core) Observe(r engine.ActivityRecord) {
-	if r.Kind != engine.ActivityDeny && (r.Kind != engine.ActivityDNS || r.Verdict != "deny") {
+	if !isDenial(r) {
 		return
 	}
 	if d, ok := deniedTarget(r); ok {
 		c.denials.add(d, c.Now().UTC())
 	}
+}
+
+// Attribute tells whose a denial was that Observe was told before its call was
+// known. It never waits.
+func (c *Core) Attribute(r engine.ActivityRecord) {
+	if r.Call == "" || !isDenial(r) {
+		return
+	}
+	if d, ok := deniedTarget(r); ok {
+		c.denials.attribute(d)
+	}
+}
+
+func isDenial(r engine.ActivityRecord) bool {
+	return r.Kind == engine.ActivityDeny || r.Kind == engine.ActivityDNS && r.Verdict == "deny"
 }
 
 // deniedTarget makes a request of a denial that an approval could undo: one by
@@ -101,13 +119,27 @@ func accessID(r engine.AccessRequest) string {
 	return "acc-" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:10]))
 }
 
-func (d *denials) add(r engine.AccessRequest, now time.Time) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// tell has what changed stored soon. The caller has locked d.
+func (d *denials) tell() {
 	select {
 	case d.wake <- struct{}{}:
 	default:
 	}
+}
+
+func (d *denials) attribute(r engine.AccessRequest) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if known := d.boxes[r.SandboxID][r.ID]; known != nil && known.Call != r.Call {
+		known.Call, known.untold = r.Call, true
+		d.tell()
+	}
+}
+
+func (d *denials) add(r engine.AccessRequest, now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tell()
 	box := d.boxes[r.SandboxID]
 	if box == nil {
 		if len(d.boxes) >= denialBoxes {
@@ -121,7 +153,7 @@ func (d *denials) add(r engine.AccessRequest, now time.Time) {
 		if len(box) >= denialTargets {
 			return
 		}
-		known = &denial{r}
+		known = &denial{AccessRequest: r}
 		known.FirstAt = now
 		box[r.ID] = known
 	}
@@ -156,9 +188,9 @@ func (d *denials) take(now time.Time) map[string][]engine.AccessRequest {
 	out := map[string][]engine.AccessRequest{}
 	for sandbox, box := range d.boxes {
 		for id, r := range box {
-			if r.Count > 0 {
+			if r.Count > 0 || r.untold {
 				out[sandbox] = append(out[sandbox], r.AccessRequest)
-				r.Count = 0
+				r.Count, r.untold = 0, false
 			} else if now.Sub(r.LastAt) > denialMemory {
 				delete(box, id)
 			}
@@ -177,6 +209,7 @@ func (d *denials) giveBack(sandbox string, list []engine.AccessRequest) {
 	for _, r := range list {
 		if known := d.boxes[sandbox][r.ID]; known != nil {
 			known.Count += r.Count
+			known.untold = known.Call != ""
 		}
 	}
 }

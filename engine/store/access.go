@@ -59,8 +59,8 @@ func (r *accessRow) request() engine.AccessRequest {
 
 // RecordAccess counts denials of one sandbox, whose Count is added to what is
 // stored, and returns the requests that are new to the operator: those that
-// were not there, and those whose decision has expired by now. What does not
-// fit the bounds is dropped.
+// were not there, and those whose decision has expired by now. One whose Count
+// is zero only tells its call. What does not fit the bounds is dropped.
 func (s *Store) RecordAccess(ctx context.Context, sandboxID string, denials []engine.AccessRequest, now time.Time) (fresh []engine.AccessRequest, err error) {
 	err = s.inTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		fresh = nil
@@ -77,15 +77,17 @@ func (s *Store) RecordAccess(ctx context.Context, sandboxID string, denials []en
 		for _, d := range denials {
 			i := slices.IndexFunc(all, func(r accessRow) bool { return r.ID == d.ID })
 			again := i >= 0 && all[i].State != string(engine.AccessPending) && all[i].UntilAt != 0 && all[i].UntilAt <= toNanos(now)
-			if i >= 0 && !again {
-				_, err := tx.NewUpdate().Table("access_requests").Set("denials = denials + ?", d.Count).Set("last_at = ?", toNanos(d.LastAt)).
-					Where("id = ?", d.ID).Exec(ctx)
-				if err != nil {
+			if i >= 0 && (!again || d.Count == 0) {
+				set := tx.NewUpdate().Table("access_requests").Set("denials = denials + ?", d.Count).Set("last_at = ?", toNanos(d.LastAt))
+				if d.Call != "" {
+					set = set.Set("call_id = ?", d.Call)
+				}
+				if _, err := set.Where("id = ?", d.ID).Exec(ctx); err != nil {
 					return err
 				}
 				continue
 			}
-			if pending >= MaxAccessPending || i < 0 && len(all) >= MaxAccess {
+			if d.Count == 0 || pending >= MaxAccessPending || i < 0 && len(all) >= MaxAccess {
 				continue
 			}
 			d.State, d.DecidedAt, d.DecidedBy, d.Until = engine.AccessPending, time.Time{}, "", time.Time{}
