@@ -206,8 +206,8 @@ func (h *host) bpfDir() string { return filepath.Join(h.runDir, "bpf") }
 
 func (h *host) openParts(ctx context.Context, address, shim string) (err error) {
 	const namespace = "atoll"
-	spares := 2
-	if h.cfg.Containerd != "" {
+	own, spares := h.cfg.Containerd == "", 2
+	if !own {
 		spares = 0 // somebody else's containerd runs its own shim
 	}
 	h.images, err = image.Open(ctx, image.Config{Address: address, Namespace: namespace, Home: h.cfg.Home, Log: h.log})
@@ -224,7 +224,7 @@ func (h *host) openParts(ctx context.Context, address, shim string) (err error) 
 	}
 	h.driver, err = container.New(container.Config{
 		Address: address, Namespace: namespace, StateDir: filepath.Join(h.runDir, "d"),
-		Runtime: h.cfg.Runtime, ServerID: h.id.ID, Shim: shim, Spares: spares, Log: h.log,
+		Runtime: h.cfg.Runtime, ServerID: h.id.ID, Shim: shim, Spares: spares, Keep: own, Log: h.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open container driver: %w", err)

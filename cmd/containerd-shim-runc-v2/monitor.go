@@ -15,20 +15,30 @@ import (
 	"github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2/process"
 	"github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
+
+	"github.com/atoll-sh/atoll/engine/driver/container/refused"
 )
 
 // monitor runs the runtime for the task service. It leaves all to the monitor
 // inside but the start of a container that runc has created: that is the
-// reading of one pipe, for which a process of its own takes 5 ms.
+// reading of one pipe, for which a process of its own takes 5 ms. And it waits
+// for the listener of a container's system call filter, when that has one.
 type monitor struct {
 	runc.ProcessMonitor
 
 	mu       sync.Mutex
+	created  map[call]*container // that runc is about to create
 	released map[call]chan error // containers that started as soon as they were created
 }
 
+// container is what is known of one before runc has created it.
+type container struct {
+	atOnce bool
+	keeper *refused.Keeper // nil: its filter has no listener
+}
+
 func newMonitor(inside runc.ProcessMonitor) *monitor {
-	return &monitor{ProcessMonitor: inside, released: map[call]chan error{}}
+	return &monitor{ProcessMonitor: inside, created: map[call]*container{}, released: map[call]chan error{}}
 }
 
 // atOnce is the annotation, of any value, of a container whose creator starts
@@ -43,9 +53,16 @@ func (m *monitor) StartLocked(c *exec.Cmd) (chan runc.Exit, error) {
 	call := parse(c.Args)
 	if call.command == "create" {
 		c.Env = append(c.Env, "GOGC=off") // it ends before it holds much
+		if err := m.expect(call); err != nil {
+			return nil, err
+		}
 	}
 	if call.command != "start" || m.start(call) != nil {
-		return m.ProcessMonitor.StartLocked(c)
+		done, err := m.ProcessMonitor.StartLocked(c)
+		if err != nil {
+			_ = m.arrive(call, false)
+		}
+		return done, err
 	}
 	go settle()
 	done := make(chan runc.Exit, 1)
@@ -58,13 +75,59 @@ func (m *monitor) Wait(c *exec.Cmd, done chan runc.Exit) (int, error) {
 	if c.Process == nil { // it never ran, see StartLocked
 		return (<-done).Status, nil
 	}
-	call := parse(c.Args)
-	early := call.command == "create" && startsAtOnce(call.id)
 	status, err := m.ProcessMonitor.Wait(c, done)
-	if early && status == 0 && err == nil {
-		m.release(call)
+	return status, errors.Join(err, m.arrive(parse(c.Args), status == 0 && err == nil))
+}
+
+// expect prepares for a container that runc creates next.
+func (m *monitor) expect(c call) error {
+	var spec struct {
+		Annotations map[string]string `json:"annotations"`
+		Linux       struct {
+			Seccomp struct {
+				Path   string `json:"listenerPath"`
+				Server string `json:"listenerMetadata"`
+			} `json:"seccomp"`
+		} `json:"linux"`
 	}
-	return status, err
+	b, err := os.ReadFile(filepath.Join("..", c.id, "config.json"))
+	if err != nil || json.Unmarshal(b, &spec) != nil {
+		return nil // runc will say so
+	}
+	var box container
+	_, box.atOnce = spec.Annotations[atOnce]
+	if l := spec.Linux.Seccomp; l.Path != "" {
+		if box.keeper, err = refused.Open(l.Path, l.Server, c.id); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.created[c] = &box
+	return nil
+}
+
+// arrive ends what expect began, when runc has created the container or failed.
+// Without its listener a container must not run: runc is told to have failed.
+func (m *monitor) arrive(c call, ok bool) error {
+	m.mu.Lock()
+	box := m.created[c]
+	delete(m.created, c)
+	m.mu.Unlock()
+	if box == nil {
+		return nil
+	}
+	if box.keeper != nil {
+		if !ok {
+			box.keeper.Close()
+		} else if err := box.keeper.Passed(); err != nil {
+			return err
+		}
+	}
+	if ok && box.atOnce {
+		m.release(c)
+	}
+	return nil
 }
 
 // release starts a created container in the background.
@@ -87,19 +150,6 @@ func (m *monitor) start(c call) error {
 		return <-result
 	}
 	return release(c.root, c.id)
-}
-
-// startsAtOnce reads the specification while runc works.
-func startsAtOnce(id string) bool {
-	var spec struct {
-		Annotations map[string]string `json:"annotations"`
-	}
-	b, err := os.ReadFile(filepath.Join("..", id, "config.json"))
-	if err != nil || json.Unmarshal(b, &spec) != nil {
-		return false
-	}
-	_, ok := spec.Annotations[atOnce]
-	return ok
 }
 
 // call is what a command line asks of runc. Other runtimes, and anything that

@@ -99,7 +99,11 @@ func (d *Driver) prepare(spec driver.Spec) error {
 // container is the record of an instance. It names no snapshot: the root file
 // system is the caller's.
 func (d *Driver) container(spec driver.Spec, h driver.Handle) (containers.Container, error) {
-	doc, err := encodeDocument(d.template.build(spec))
+	built, err := d.template.build(spec)
+	if err != nil {
+		return containers.Container{}, err
+	}
+	doc, err := encodeDocument(built)
 	if err != nil {
 		return containers.Container{}, err
 	}

@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/driver"
+	"github.com/atoll-sh/atoll/engine/driver/container/refused"
 )
 
 const (
@@ -45,6 +47,9 @@ type Config struct {
 	// containerd to run the same program.
 	Shim   string
 	Spares int
+	// Keep has the shims answer the system calls that filters refuse, so that
+	// Refusals can tell of them. It needs containerd to run Shim.
+	Keep bool
 	// Group lets all instances share one shim. It saves 6 MB and some
 	// milliseconds for each, but all of them end when the shim does.
 	Group bool
@@ -65,6 +70,8 @@ type Driver struct {
 	jobs     *worker
 	pacer    pacer
 	spares   *spares
+	refusals *refused.Server // nil: calls are refused and not told, for the reason in untold
+	untold   error
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -98,23 +105,35 @@ func New(c Config) (*Driver, error) {
 	if c.Group {
 		group = "atoll-" + c.ServerID
 	}
-	t, err := newTemplate("/atoll-"+c.ServerID, group, cg)
-	if err != nil {
-		return nil, err
-	}
-	client, err := connect(c.Address, c.Namespace)
-	if err != nil {
-		return nil, err
-	}
 	d := &Driver{
-		cfg: c, log: c.Log.With("driver", name), client: client,
-		boxes: client.ContainerService(), tasks: client.TaskService(),
-		cgroups: cg, template: t, jobs: newWorker(), spares: newSpares(c), instances: map[string]*instance{},
+		cfg: c, log: c.Log.With("driver", name), cgroups: cg, spares: newSpares(c), instances: map[string]*instance{},
+	}
+	if err := d.openRefusals(); err != nil {
+		return nil, err
+	}
+	if err := d.prepareAll(group); err != nil {
+		return nil, errors.Join(err, d.closeRefusals())
 	}
 	d.ctx, d.cancel = context.WithCancel(d.context(context.Background()))
 	d.wg.Go(d.watchMemory)
 	d.wg.Go(d.spares.fill)
 	return d, nil
+}
+
+// prepareAll makes the client, and what all specifications have in common.
+func (d *Driver) prepareAll(group string) (err error) {
+	var listener func(string) listenerNames
+	if d.refusals != nil {
+		listener = d.listener
+	}
+	if d.template, err = newTemplate("/atoll-"+d.cfg.ServerID, group, d.cgroups, listener); err != nil {
+		return err
+	}
+	if d.client, err = connect(d.cfg.Address, d.cfg.Namespace); err != nil {
+		return err
+	}
+	d.boxes, d.tasks, d.jobs = d.client.ContainerService(), d.client.TaskService(), newWorker()
+	return nil
 }
 
 // connect makes a client that comes back within half a second when containerd
@@ -148,7 +167,7 @@ func (d *Driver) Close() error {
 	}
 	d.mu.Unlock()
 	d.wg.Wait()
-	return d.client.Close()
+	return errors.Join(d.closeRefusals(), d.client.Close())
 }
 
 // Destroy removes what the driver keeps beside its instances, for the end of a

@@ -159,7 +159,7 @@ func newRig(t testing.TB, edit func(*Config)) *rig {
 		Address: shared.address, Namespace: "atoll-test", Runtime: "runc",
 		ServerID: fmt.Sprintf("%s-%d", filepath.Base(shared.dir), n),
 		StateDir: filepath.Join(shared.dir, fmt.Sprintf("state-%d", n)),
-		Shim:     shared.shim, Spares: 1,
+		Shim:     shared.shim, Spares: 1, Keep: true,
 	}
 	if edit != nil {
 		edit(&c)

@@ -21,7 +21,7 @@ func (d *Driver) Probe(ctx context.Context) (driver.Capabilities, error) {
 	defer cancel()
 	daemon := d.checkDaemon(ctx)
 	runtime, version := checkRuntime(ctx, d.cfg.Runtime)
-	checks := []engine.Check{daemon, runtime, d.checkCgroups(), checkUserNamespaces(), checkSeccomp()}
+	checks := []engine.Check{daemon, runtime, d.checkCgroups(), checkUserNamespaces(), checkSeccomp(), d.checkRefusals()}
 	caps := driver.Capabilities{Available: true, Version: version, Checks: checks}
 	for _, c := range checks {
 		if c.Needed && !c.OK {

@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/containerd/v2/contrib/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/atoll-sh/atoll/engine/driver/container/refused"
 )
 
 // deniedCalls are refused although containerd's profile, or a later version of
@@ -32,8 +34,10 @@ var socketFamilies = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF
 // seccompProfile returns containerd's default profile for the given
 // capabilities without deniedCalls, as JSON. It names the machine's own
 // architecture alone: a 32-bit or x32 call kills the caller, and the runtime
-// compiles a third of the rules, on every start.
-func seccompProfile(caps []string) (json.RawMessage, error) {
+// compiles a third of the rules, on every start. With told, what is worth a
+// record is refused by the listener; see package refused. Calls that programs
+// make to see whether they may, as for where their memory lies, are not.
+func seccompProfile(caps []string, told bool) (json.RawMessage, error) {
 	p := seccomp.DefaultProfile(&specs.Spec{Process: &specs.Process{
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps},
 	}})
@@ -43,6 +47,9 @@ func seccompProfile(caps []string) (json.RawMessage, error) {
 	}
 	p.Architectures = []specs.Arch{arch}
 	p.Syscalls = mergeRules(p.Syscalls)
+	if told {
+		p.Syscalls = append(p.Syscalls, toldRules()...)
+	}
 	b, err := json.Marshal(p)
 	if err != nil {
 		return nil, fmt.Errorf("encode seccomp profile: %w", err)
@@ -77,6 +84,36 @@ func mergeRules(in []specs.LinuxSyscall) []specs.LinuxSyscall {
 	}
 	slices.Sort(always)
 	return append([]specs.LinuxSyscall{{Names: slices.Compact(always), Action: specs.ActAllow}}, out...)
+}
+
+// toldRules hand what is refused to the listener.
+func toldRules() []specs.LinuxSyscall {
+	rules := []specs.LinuxSyscall{{Names: refused.Names(), Action: specs.ActNotify}}
+	for _, flag := range refused.Namespaces() {
+		rules = append(rules, specs.LinuxSyscall{
+			Names:  []string{"clone"},
+			Action: specs.ActNotify,
+			Args:   []specs.LinuxSeccompArg{{Index: 0, Value: flag, ValueTwo: flag, Op: specs.OpMaskedEqual}},
+		})
+	}
+	return rules
+}
+
+// withListener names in a profile who is passed the listener, see
+// refused.Open, and to which server refused calls are told.
+func withListener(profile json.RawMessage, l listenerNames) (json.RawMessage, error) {
+	names, err := json.Marshal(l)
+	if err != nil {
+		return nil, err
+	}
+	out := append(names[:len(names)-1:len(names)-1], ',')
+	return append(out, profile[1:]...), nil
+}
+
+// listenerNames is the part of a profile that differs between instances.
+type listenerNames struct {
+	Path   string `json:"listenerPath"`
+	Server string `json:"listenerMetadata"`
 }
 
 func unwanted(name string) bool {

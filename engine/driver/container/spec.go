@@ -71,6 +71,7 @@ type linuxPart struct {
 // template holds what all specifications of this host have in common.
 type template struct {
 	seccomp      json.RawMessage
+	listener     func(id string) listenerNames // nil: the filter has none
 	mounts       []specs.Mount
 	rlimits      []specs.POSIXRlimit
 	cgroupParent string // "/atoll-<server>"
@@ -78,13 +79,14 @@ type template struct {
 	group        string // shim group; empty for one shim per instance
 }
 
-func newTemplate(cgroupParent, group string, cg hierarchy) (template, error) {
-	profile, err := seccompProfile(capabilities())
+func newTemplate(cgroupParent, group string, cg hierarchy, listener func(id string) listenerNames) (template, error) {
+	profile, err := seccompProfile(capabilities(), listener != nil)
 	if err != nil {
 		return template{}, err
 	}
 	return template{
 		seccomp:      profile,
+		listener:     listener,
 		mounts:       baseMounts(cg),
 		rlimits:      rlimits(),
 		cgroupParent: cgroupParent,
@@ -161,7 +163,14 @@ func validID(id string) error {
 }
 
 // build makes the specification of one instance.
-func (t template) build(s driver.Spec) *document {
+func (t template) build(s driver.Spec) (*document, error) {
+	filter := t.seccomp
+	if t.listener != nil {
+		var err error
+		if filter, err = withListener(filter, t.listener(s.ID)); err != nil {
+			return nil, fmt.Errorf("name the listener of instance %s: %w", s.ID, err)
+		}
+	}
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: s.UIDBase, Size: idCount}}
 	doc := &document{
 		Spec: specs.Spec{
@@ -199,7 +208,7 @@ func (t template) build(s driver.Spec) *document {
 					{Type: specs.NetworkNamespace, Path: s.NetNS},
 				},
 			},
-			Seccomp: t.seccomp,
+			Seccomp: filter,
 		},
 	}
 	*doc.Process.OOMScoreAdj = oomScore
@@ -209,7 +218,7 @@ func (t template) build(s driver.Spec) *document {
 	if t.group != "" {
 		doc.Annotations["io.containerd.runc.v2.group"] = t.group
 	}
-	return doc
+	return doc, nil
 }
 
 func (t template) cgroupPath(id string) string { return t.cgroupParent + "/" + id }

@@ -25,6 +25,10 @@ func main() {
 		json.NewEncoder(os.Stdout).Encode(syscalls())
 		return
 	}
+	if len(os.Args) > 3 && os.Args[1] == "flood" {
+		flood(os.Args[2], os.Args[3])
+		return
+	}
 	if len(os.Args) > 2 && os.Args[1] == "as-user" {
 		cmd := exec.Command(os.Args[2], os.Args[3:]...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
@@ -160,6 +164,19 @@ func syscalls() map[string]string {
 	try("modify_ldt", 154, 0, p(attr[:]), 16)
 	got["x32-getpid"] = foreign()
 	return got
+}
+
+// flood makes refused calls, first the same and then different ones.
+func flood(same, other string) {
+	n, _ := strconv.Atoi(same)
+	for range n {
+		syscall.Syscall(272, 0x10000000, 0, 0)
+	}
+	n, _ = strconv.Atoi(other)
+	for i := range n {
+		path := append([]byte(strconv.Itoa(i)), 0)
+		syscall.Syscall(163, uintptr(unsafe.Pointer(&path[0])), 0, 0)
+	}
 }
 
 // foreign makes a call of another architecture on a thread of its own, which
