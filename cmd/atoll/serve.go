@@ -74,7 +74,6 @@ func newServeCommand() *cobra.Command {
 	f.IntVar(&flags.PoolSize, "pool-size", flags.PoolSize, "warm sandboxes to keep ready; -1 chooses by cores, 0 is off")
 	f.Int64Var(&flags.DiskGiB, "disk-gib", 0, "largest size of the storage pool; 0 chooses by free space")
 	f.StringVar(&flags.PolicyHosts, "policy-hosts", "", "hosts for variables of policies, NAME=host,host …; empty asks the default snapshot's tools")
-	f.BoolVar(&flags.RecordCalls, "record-calls", false, "also record privileged calls that are refused before the kernel looks at them; slows every system call of the host by some 50 ns")
 	f.StringVar(&flags.Resolvers, "resolvers", "", "DNS servers for sandboxes, ip:port,…; empty takes the host's")
 	f.StringVar(&flags.RateLimits, "rate-limits", "", "NAME=REQUESTS/SECONDS,… with names of authenticated, sandbox-create, sandbox-lifecycle, anonymous, failed-auth")
 	f.StringVar(&flags.LogLevel, "log-level", flags.LogLevel, "debug, info, warn or error")
@@ -108,7 +107,6 @@ func overlay(cmd *cobra.Command, cfg *config.Config, flags config.Config) {
 		"pool-size":               func() { cfg.PoolSize = flags.PoolSize },
 		"disk-gib":                func() { cfg.DiskGiB = flags.DiskGiB },
 		"policy-hosts":            func() { cfg.PolicyHosts = flags.PolicyHosts },
-		"record-calls":            func() { cfg.RecordCalls = flags.RecordCalls },
 		"resolvers":               func() { cfg.Resolvers = flags.Resolvers },
 		"rate-limits":             func() { cfg.RateLimits = flags.RateLimits },
 		"log-level":               func() { cfg.LogLevel = flags.LogLevel },

@@ -224,7 +224,7 @@ func (h *host) openParts(ctx context.Context, address, shim string) (err error) 
 	}
 	h.driver, err = container.New(container.Config{
 		Address: address, Namespace: namespace, StateDir: filepath.Join(h.runDir, "d"),
-		Runtime: h.cfg.Runtime, ServerID: h.id.ID, Shim: shim, Spares: spares, Keep: own, Log: h.log,
+		Runtime: h.cfg.Runtime, ServerID: h.id.ID, Shim: shim, Spares: spares, Keep: own && h.tracer != nil, Log: h.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open container driver: %w", err)

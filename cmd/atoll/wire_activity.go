@@ -5,9 +5,12 @@ import (
 	"crypto/ed25519"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/activity"
+	"github.com/atoll-sh/atoll/engine/driver/container"
+	"github.com/atoll-sh/atoll/engine/driver/container/refused"
 	"github.com/atoll-sh/atoll/engine/egress"
 	"github.com/atoll-sh/atoll/engine/runner"
 	"github.com/atoll-sh/atoll/engine/trace"
@@ -27,7 +30,7 @@ func (h *host) openLedger() error {
 // openTracer has the kernel tell what processes do. Where it cannot, the ledger
 // goes on without.
 func (h *host) openTracer() (err error) {
-	h.tracer, err = trace.Open(trace.Options{Down: h.ledger.Alive(), Calls: h.cfg.RecordCalls}, h.log)
+	h.tracer, err = trace.Open(trace.Options{Down: h.ledger.Alive()}, h.log)
 	if engine.KindOf(err) == engine.KindUnsupported {
 		h.log.Warn("what processes do is not recorded", "err", err)
 		h.tracer, h.untraced = nil, err
@@ -82,6 +85,7 @@ func (h *host) sources(observe func(engine.ActivityRecord)) []activity.Source {
 	if h.tracer != nil {
 		all = append(all, h.tracer)
 		h.ledger.SettleBy(h.tracer.Settle)
+		all = append(all, &refusedCalls{driver: h.driver, tracer: h.tracer})
 	}
 	if h.filter != nil {
 		all = append(all, &flows{filter: h.filter, runner: h.runner, tracer: h.tracer, observe: observe, held: map[uint32]holder{}})
@@ -90,6 +94,27 @@ func (h *host) sources(observe func(engine.ActivityRecord)) []activity.Source {
 		all = append(all, &refusals{confiner: h.confiner, runner: h.runner, held: map[string]holder{}})
 	}
 	return all
+}
+
+// refusedCalls is what filters of system calls refuse. The tracer tells of it,
+// among what else processes do.
+type refusedCalls struct {
+	driver *container.Driver
+	tracer *trace.Tracer
+}
+
+// Run implements activity.Source.
+func (r *refusedCalls) Run(ctx context.Context, _ func(engine.ActivityRecord)) error {
+	r.driver.Refusals(ctx, func(c refused.Call) {
+		r.tracer.Refused(c.Instance, trace.Refusal{
+			Time: c.Time, Name: c.Name, Detail: c.Detail, Cut: c.Cut, Times: c.Times, Lost: c.Lost,
+			Caller: trace.Caller{
+				ID: c.Caller.ID, Thread: c.Caller.Thread, Inner: c.Caller.Inner, UID: c.Caller.UID,
+				Start: time.Duration(c.Caller.Started) * refused.Tick, Command: c.Caller.Command,
+			},
+		})
+	})
+	return nil
 }
 
 // maxHeld bounds the sandboxes that are remembered for events that come when

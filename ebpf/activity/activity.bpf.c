@@ -7,7 +7,6 @@
 #include "activity.h"
 #include "socket.h"
 #include "privilege.h"
-#include "calls.h"
 #include "find.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -65,14 +64,35 @@ static __always_inline bool ends(struct event *e)
 	return true;
 }
 
+static __always_inline void foreign_call(struct task_struct *t, __u32 sandbox)
+{
+	struct record *r = begin(t, sandbox, KIND_PRIVILEGE);
+	if (!r)
+		return;
+	r->e.call = CALL_FOREIGN;
+	r->e.ret = -EPERM;
+#if defined(__TARGET_ARCH_x86)
+	struct pt_regs *regs = (void *)bpf_task_pt_regs((void *)t);
+	r->e.args[0] = (__u32)BPF_CORE_READ(regs, orig_ax) & ~X32_CALL;
+	r->e.args[1] = t->thread_info.status & TS_COMPAT ? 32 : 64; /* bits of a pointer's register */
+#endif
+	send(r, 0);
+}
+
 /* Reports a process once, with its last thread. The threads' programs may all
- * see that none is left alive. */
+ * see that none is left alive. A thread alone is reported when a filter killed
+ * it. */
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *t)
 {
-	if (t->signal->live.counter)
+	bool foreign = killed_as_foreign(t);
+	if (t->signal->live.counter && !foreign)
 		return 0;
 	__u32 sandbox = owner(t);
+	if (sandbox && foreign)
+		foreign_call(t, sandbox);
+	if (t->signal->live.counter)
+		return 0;
 	struct record *r = sandbox ? begin(t, sandbox, KIND_EXIT) : 0;
 	if (!r || !ends(&r->e))
 		return 0;

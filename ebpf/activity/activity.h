@@ -24,12 +24,11 @@ enum call {
 	CALL_SETUID = 1, CALL_SETGID, CALL_SETREUID, CALL_SETREGID, CALL_SETRESUID, CALL_SETRESGID, CALL_SETFSUID, CALL_SETFSGID,
 	CALL_CAPSET, CALL_MOUNT, CALL_UMOUNT, CALL_MOVE_MOUNT, CALL_PIVOT_ROOT, CALL_CHROOT, CALL_PTRACE, CALL_BPF,
 	CALL_PERF_EVENT_OPEN, CALL_INIT_MODULE, CALL_FINIT_MODULE, CALL_DELETE_MODULE, CALL_UNSHARE, CALL_SETNS, CALL_CLONE,
-	CALL_OTHER, CALL_REBOOT, CALL_SWAP, CALL_NAME, CALL_KEXEC, CALL_OPEN_BY_HANDLE, CALL_MEMORY,
+	CALL_OTHER, CALL_REBOOT, CALL_SWAP, CALL_NAME, CALL_KEXEC, CALL_OPEN_BY_HANDLE, CALL_MEMORY, CALL_FOREIGN,
 };
 
 enum flags {
 	FLAG_CUT      = WALK_CUT, /* a text is longer than what is here */
-	FLAG_CLAIMED  = 1 << 1, /* texts or addresses are as the process gave them, and could change meanwhile */
 	FLAG_DETACHED = WALK_DETACHED, /* the path does not reach the root of the mount namespace */
 	FLAG_UNREAD   = 1 << 3, /* memory of the process could not be read */
 	FLAG_ELEVATED = 1 << 4, /* the program gets rights that its user lacks */
@@ -188,19 +187,6 @@ static __always_inline int send(struct record *r, __u32 text)
 }
 
 /* Texts are appended at off; each function returns the next one. */
-static __always_inline __u32 user_text(struct record *r, int i, __u32 off, const void *from)
-{
-	long n = bpf_probe_read_user_str(r->text + (off & (TEXT_ROOM - 1)), MAX_TEXT, from);
-	if (n < 0) {
-		r->e.flags |= FLAG_UNREAD;
-		n = 0;
-	}
-	if (n == MAX_TEXT)
-		r->e.flags |= FLAG_CUT;
-	r->e.texts[i] = n;
-	return off + n;
-}
-
 static __always_inline __u32 kernel_text(struct record *r, int i, __u32 off, const void *from)
 {
 	long n = bpf_probe_read_kernel_str(r->text + (off & (TEXT_ROOM - 1)), MAX_TEXT, from);

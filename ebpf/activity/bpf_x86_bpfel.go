@@ -109,57 +109,31 @@ type bpfWish struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapConnecting           = "connecting"
-	bpfMapDepths               = "depths"
-	bpfMapEnded                = "ended"
-	bpfMapEvents               = "events"
-	bpfMapGroups               = "groups"
-	bpfMapListening            = "listening"
-	bpfMapScratch              = "scratch"
-	bpfMapStates               = "states"
-	bpfMapWishes               = "wishes"
-	bpfProgAfterBpf            = "after_bpf"
-	bpfProgAfterCapset         = "after_capset"
-	bpfProgAfterChroot         = "after_chroot"
-	bpfProgAfterDeleteModule   = "after_delete_module"
-	bpfProgAfterFinitModule    = "after_finit_module"
-	bpfProgAfterInitModule     = "after_init_module"
-	bpfProgAfterKexecLoad      = "after_kexec_load"
-	bpfProgAfterMount          = "after_mount"
-	bpfProgAfterMoveMount      = "after_move_mount"
-	bpfProgAfterOpenByHandleAt = "after_open_by_handle_at"
-	bpfProgAfterPerfEventOpen  = "after_perf_event_open"
-	bpfProgAfterPivotRoot      = "after_pivot_root"
-	bpfProgAfterPtrace         = "after_ptrace"
-	bpfProgAfterReboot         = "after_reboot"
-	bpfProgAfterSetfsgid       = "after_setfsgid"
-	bpfProgAfterSetfsuid       = "after_setfsuid"
-	bpfProgAfterSetgid         = "after_setgid"
-	bpfProgAfterSetns          = "after_setns"
-	bpfProgAfterSetregid       = "after_setregid"
-	bpfProgAfterSetresgid      = "after_setresgid"
-	bpfProgAfterSetresuid      = "after_setresuid"
-	bpfProgAfterSetreuid       = "after_setreuid"
-	bpfProgAfterSetuid         = "after_setuid"
-	bpfProgAfterUmount         = "after_umount"
-	bpfProgAfterUnshare        = "after_unshare"
-	bpfProgFind                = "find"
-	bpfProgOnCapable           = "on_capable"
-	bpfProgOnConnect           = "on_connect"
-	bpfProgOnConnect4          = "on_connect4"
-	bpfProgOnConnect6          = "on_connect6"
-	bpfProgOnExec              = "on_exec"
-	bpfProgOnExit              = "on_exit"
-	bpfProgOnFork              = "on_fork"
-	bpfProgOnSignal            = "on_signal"
-	bpfProgOnState             = "on_state"
-	bpfVarBudget               = "budget"
-	bpfVarCallsTold            = "calls_told"
-	bpfVarPortsTold            = "ports_told"
-	bpfVarRepeat               = "repeat"
-	bpfVarUnusedEvent          = "unused_event"
-	bpfVarUnusedProcess        = "unused_process"
-	bpfVarWake                 = "wake"
+	bpfMapConnecting    = "connecting"
+	bpfMapDepths        = "depths"
+	bpfMapEnded         = "ended"
+	bpfMapEvents        = "events"
+	bpfMapGroups        = "groups"
+	bpfMapListening     = "listening"
+	bpfMapScratch       = "scratch"
+	bpfMapStates        = "states"
+	bpfMapWishes        = "wishes"
+	bpfProgFind         = "find"
+	bpfProgOnCapable    = "on_capable"
+	bpfProgOnConnect    = "on_connect"
+	bpfProgOnConnect4   = "on_connect4"
+	bpfProgOnConnect6   = "on_connect6"
+	bpfProgOnExec       = "on_exec"
+	bpfProgOnExit       = "on_exit"
+	bpfProgOnFork       = "on_fork"
+	bpfProgOnSignal     = "on_signal"
+	bpfProgOnState      = "on_state"
+	bpfVarBudget        = "budget"
+	bpfVarPortsTold     = "ports_told"
+	bpfVarRepeat        = "repeat"
+	bpfVarUnusedEvent   = "unused_event"
+	bpfVarUnusedProcess = "unused_process"
+	bpfVarWake          = "wake"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -204,41 +178,16 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	AfterBpf            *ebpf.ProgramSpec `ebpf:"after_bpf"`
-	AfterCapset         *ebpf.ProgramSpec `ebpf:"after_capset"`
-	AfterChroot         *ebpf.ProgramSpec `ebpf:"after_chroot"`
-	AfterDeleteModule   *ebpf.ProgramSpec `ebpf:"after_delete_module"`
-	AfterFinitModule    *ebpf.ProgramSpec `ebpf:"after_finit_module"`
-	AfterInitModule     *ebpf.ProgramSpec `ebpf:"after_init_module"`
-	AfterKexecLoad      *ebpf.ProgramSpec `ebpf:"after_kexec_load"`
-	AfterMount          *ebpf.ProgramSpec `ebpf:"after_mount"`
-	AfterMoveMount      *ebpf.ProgramSpec `ebpf:"after_move_mount"`
-	AfterOpenByHandleAt *ebpf.ProgramSpec `ebpf:"after_open_by_handle_at"`
-	AfterPerfEventOpen  *ebpf.ProgramSpec `ebpf:"after_perf_event_open"`
-	AfterPivotRoot      *ebpf.ProgramSpec `ebpf:"after_pivot_root"`
-	AfterPtrace         *ebpf.ProgramSpec `ebpf:"after_ptrace"`
-	AfterReboot         *ebpf.ProgramSpec `ebpf:"after_reboot"`
-	AfterSetfsgid       *ebpf.ProgramSpec `ebpf:"after_setfsgid"`
-	AfterSetfsuid       *ebpf.ProgramSpec `ebpf:"after_setfsuid"`
-	AfterSetgid         *ebpf.ProgramSpec `ebpf:"after_setgid"`
-	AfterSetns          *ebpf.ProgramSpec `ebpf:"after_setns"`
-	AfterSetregid       *ebpf.ProgramSpec `ebpf:"after_setregid"`
-	AfterSetresgid      *ebpf.ProgramSpec `ebpf:"after_setresgid"`
-	AfterSetresuid      *ebpf.ProgramSpec `ebpf:"after_setresuid"`
-	AfterSetreuid       *ebpf.ProgramSpec `ebpf:"after_setreuid"`
-	AfterSetuid         *ebpf.ProgramSpec `ebpf:"after_setuid"`
-	AfterUmount         *ebpf.ProgramSpec `ebpf:"after_umount"`
-	AfterUnshare        *ebpf.ProgramSpec `ebpf:"after_unshare"`
-	Find                *ebpf.ProgramSpec `ebpf:"find"`
-	OnCapable           *ebpf.ProgramSpec `ebpf:"on_capable"`
-	OnConnect           *ebpf.ProgramSpec `ebpf:"on_connect"`
-	OnConnect4          *ebpf.ProgramSpec `ebpf:"on_connect4"`
-	OnConnect6          *ebpf.ProgramSpec `ebpf:"on_connect6"`
-	OnExec              *ebpf.ProgramSpec `ebpf:"on_exec"`
-	OnExit              *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFork              *ebpf.ProgramSpec `ebpf:"on_fork"`
-	OnSignal            *ebpf.ProgramSpec `ebpf:"on_signal"`
-	OnState             *ebpf.ProgramSpec `ebpf:"on_state"`
+	Find       *ebpf.ProgramSpec `ebpf:"find"`
+	OnCapable  *ebpf.ProgramSpec `ebpf:"on_capable"`
+	OnConnect  *ebpf.ProgramSpec `ebpf:"on_connect"`
+	OnConnect4 *ebpf.ProgramSpec `ebpf:"on_connect4"`
+	OnConnect6 *ebpf.ProgramSpec `ebpf:"on_connect6"`
+	OnExec     *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnExit     *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFork     *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnSignal   *ebpf.ProgramSpec `ebpf:"on_signal"`
+	OnState    *ebpf.ProgramSpec `ebpf:"on_state"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -261,7 +210,6 @@ type bpfMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
 	Budget        *ebpf.VariableSpec `ebpf:"budget"`
-	CallsTold     *ebpf.VariableSpec `ebpf:"calls_told"`
 	PortsTold     *ebpf.VariableSpec `ebpf:"ports_told"`
 	Repeat        *ebpf.VariableSpec `ebpf:"repeat"`
 	UnusedEvent   *ebpf.VariableSpec `ebpf:"unused_event"`
@@ -319,7 +267,6 @@ func (m *bpfMaps) Close() error {
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
 	Budget        *ebpf.Variable `ebpf:"budget"`
-	CallsTold     *ebpf.Variable `ebpf:"calls_told"`
 	PortsTold     *ebpf.Variable `ebpf:"ports_told"`
 	Repeat        *ebpf.Variable `ebpf:"repeat"`
 	UnusedEvent   *ebpf.Variable `ebpf:"unused_event"`
@@ -331,70 +278,20 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	AfterBpf            *ebpf.Program `ebpf:"after_bpf"`
-	AfterCapset         *ebpf.Program `ebpf:"after_capset"`
-	AfterChroot         *ebpf.Program `ebpf:"after_chroot"`
-	AfterDeleteModule   *ebpf.Program `ebpf:"after_delete_module"`
-	AfterFinitModule    *ebpf.Program `ebpf:"after_finit_module"`
-	AfterInitModule     *ebpf.Program `ebpf:"after_init_module"`
-	AfterKexecLoad      *ebpf.Program `ebpf:"after_kexec_load"`
-	AfterMount          *ebpf.Program `ebpf:"after_mount"`
-	AfterMoveMount      *ebpf.Program `ebpf:"after_move_mount"`
-	AfterOpenByHandleAt *ebpf.Program `ebpf:"after_open_by_handle_at"`
-	AfterPerfEventOpen  *ebpf.Program `ebpf:"after_perf_event_open"`
-	AfterPivotRoot      *ebpf.Program `ebpf:"after_pivot_root"`
-	AfterPtrace         *ebpf.Program `ebpf:"after_ptrace"`
-	AfterReboot         *ebpf.Program `ebpf:"after_reboot"`
-	AfterSetfsgid       *ebpf.Program `ebpf:"after_setfsgid"`
-	AfterSetfsuid       *ebpf.Program `ebpf:"after_setfsuid"`
-	AfterSetgid         *ebpf.Program `ebpf:"after_setgid"`
-	AfterSetns          *ebpf.Program `ebpf:"after_setns"`
-	AfterSetregid       *ebpf.Program `ebpf:"after_setregid"`
-	AfterSetresgid      *ebpf.Program `ebpf:"after_setresgid"`
-	AfterSetresuid      *ebpf.Program `ebpf:"after_setresuid"`
-	AfterSetreuid       *ebpf.Program `ebpf:"after_setreuid"`
-	AfterSetuid         *ebpf.Program `ebpf:"after_setuid"`
-	AfterUmount         *ebpf.Program `ebpf:"after_umount"`
-	AfterUnshare        *ebpf.Program `ebpf:"after_unshare"`
-	Find                *ebpf.Program `ebpf:"find"`
-	OnCapable           *ebpf.Program `ebpf:"on_capable"`
-	OnConnect           *ebpf.Program `ebpf:"on_connect"`
-	OnConnect4          *ebpf.Program `ebpf:"on_connect4"`
-	OnConnect6          *ebpf.Program `ebpf:"on_connect6"`
-	OnExec              *ebpf.Program `ebpf:"on_exec"`
-	OnExit              *ebpf.Program `ebpf:"on_exit"`
-	OnFork              *ebpf.Program `ebpf:"on_fork"`
-	OnSignal            *ebpf.Program `ebpf:"on_signal"`
-	OnState             *ebpf.Program `ebpf:"on_state"`
+	Find       *ebpf.Program `ebpf:"find"`
+	OnCapable  *ebpf.Program `ebpf:"on_capable"`
+	OnConnect  *ebpf.Program `ebpf:"on_connect"`
+	OnConnect4 *ebpf.Program `ebpf:"on_connect4"`
+	OnConnect6 *ebpf.Program `ebpf:"on_connect6"`
+	OnExec     *ebpf.Program `ebpf:"on_exec"`
+	OnExit     *ebpf.Program `ebpf:"on_exit"`
+	OnFork     *ebpf.Program `ebpf:"on_fork"`
+	OnSignal   *ebpf.Program `ebpf:"on_signal"`
+	OnState    *ebpf.Program `ebpf:"on_state"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
-		p.AfterBpf,
-		p.AfterCapset,
-		p.AfterChroot,
-		p.AfterDeleteModule,
-		p.AfterFinitModule,
-		p.AfterInitModule,
-		p.AfterKexecLoad,
-		p.AfterMount,
-		p.AfterMoveMount,
-		p.AfterOpenByHandleAt,
-		p.AfterPerfEventOpen,
-		p.AfterPivotRoot,
-		p.AfterPtrace,
-		p.AfterReboot,
-		p.AfterSetfsgid,
-		p.AfterSetfsuid,
-		p.AfterSetgid,
-		p.AfterSetns,
-		p.AfterSetregid,
-		p.AfterSetresgid,
-		p.AfterSetresuid,
-		p.AfterSetreuid,
-		p.AfterSetuid,
-		p.AfterUmount,
-		p.AfterUnshare,
 		p.Find,
 		p.OnCapable,
 		p.OnConnect,

@@ -168,30 +168,6 @@ func TestPrivileges(t *testing.T) {
 	}
 }
 
-// TestCalls is the thorough way: with results and paths, and by name also what
-// needed no capability.
-func TestCalls(t *testing.T) {
-	r, err := Open(Options{Calls: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newStream(r)
-	defer func() {
-		if err := s.close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	b := s.sandbox(t, "")
-	b.work("privileges")
-	found := false
-	for _, e := range only(b.all(), KindPrivilege) {
-		found = found || e.Call.String() == "mount" && e.Path == "/dev/null" && e.Result == -int64(unix.ENODEV) && e.Claimed
-	}
-	if !found {
-		t.Error("no mount on /dev/null that failed")
-	}
-}
-
 // trace attaches to a child, or seizes it, and lets it stop.
 func trace(args []string) {
 	runtime.LockOSThread()

@@ -49,7 +49,8 @@ func (k Kind) String() string {
 }
 
 // Call is the system call of a KindPrivilege event; "other" when only the
-// capability is known that it needed.
+// capability is known that it needed, "foreign" for one of another architecture
+// than the machine's, for which a filter killed the thread.
 type Call uint8
 
 // calls names them, in the order of activity.h.
@@ -57,7 +58,7 @@ var calls = [...]string{
 	"none", "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid",
 	"capset", "mount", "umount", "move_mount", "pivot_root", "chroot", "ptrace", "bpf",
 	"perf_event_open", "init_module", "finit_module", "delete_module", "unshare", "setns", "clone",
-	"other", "reboot", "swap", "sethostname", "kexec", "open_by_handle_at", "process_vm",
+	"other", "reboot", "swap", "sethostname", "kexec", "open_by_handle_at", "process_vm", "foreign",
 }
 
 // String is the call's name, as "setuid".
@@ -109,7 +110,12 @@ type Event struct {
 	Protocol      uint8 // of IP, as 6
 
 	Call     Call
-	CallArgs [3]uint64 // of ptrace the traced and the tracing process
+	CallArgs [3]uint64 // of ptrace the traced and the tracing process; of foreign the number, and 32 or, for x32, 64
+	// Refused is the name of a system call that a filter refused, and then Path
+	// tells its arguments; "" when the kernel itself was asked. Times is how many
+	// such calls of the process this stands for.
+	Refused string
+	Times   uint64
 	// Capability is the one that was asked for, as "sys_admin"; "" when that is
 	// not known.
 	Capability string
@@ -119,7 +125,6 @@ type Event struct {
 	Result int64
 
 	Cut      bool // a path lacks its beginning or end, or Args lack some
-	Claimed  bool // the process could change Path meanwhile
 	Detached bool // the file has no path in the mount namespace, as of memfd_create
 	Unread   bool // memory of the process could not be read
 
@@ -131,7 +136,7 @@ type Event struct {
 // The flags, as in activity.h.
 const (
 	flagCut = 1 << iota
-	flagClaimed
+	_
 	flagDetached
 	flagUnread
 	flagElevated
@@ -163,8 +168,7 @@ func decode(b []byte) (Event, uint64, error) {
 			ID: int(raw.Tgid), Thread: int(raw.Tid), Parent: int(raw.Ppid), Inner: int(raw.Inner), Start: time.Duration(raw.Start),
 			UID: raw.Uid, GID: raw.Gid, EUID: raw.Euid, Command: command(raw.Comm),
 		},
-		Result: raw.Ret, Cut: raw.Flags&flagCut != 0, Claimed: raw.Flags&flagClaimed != 0,
-		Detached: raw.Flags&flagDetached != 0, Unread: raw.Flags&flagUnread != 0,
+		Result: raw.Ret, Cut: raw.Flags&flagCut != 0, Detached: raw.Flags&flagDetached != 0, Unread: raw.Flags&flagUnread != 0,
 	}
 	e.details(&raw, texts)
 	return e, raw.Lost, nil

@@ -72,7 +72,7 @@ func (r *Recorder) next() (Event, bool, error) {
 	return e, true, nil
 }
 
-// lookAround looks at all files when it is time to.
+// lookAround looks at all files, and at refused calls, when it is time to.
 func (r *Recorder) lookAround() {
 	now := time.Now()
 	if len(r.held) > 0 || now.Sub(r.looked) < latency {
@@ -80,7 +80,7 @@ func (r *Recorder) lookAround() {
 	}
 	r.looked = now
 	events, all := r.lookAll()
-	r.held, r.heldAt = events, bootNow()
+	r.held, r.heldAt = append(r.takeRefused(), events...), bootNow()
 	if all {
 		r.rounds.Add(1)
 	} else {

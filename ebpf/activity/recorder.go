@@ -3,7 +3,6 @@ package activity
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -26,10 +25,6 @@ var ErrNotSupported = ebpf.ErrNotSupported
 type Options struct {
 	Buffer int // bytes of events not yet read, a power of two; 16 MiB
 	Budget int // bytes of events of one sandbox in a second; 8 MiB
-	// Calls tells privileged system calls with their results, also those that a
-	// system call filter refused before the kernel asked for a capability. It
-	// makes every system call of the host slower, by some 50 ns.
-	Calls bool
 }
 
 // Recorder is the attached programs. Its methods may be called concurrently,
@@ -44,6 +39,7 @@ type Recorder struct {
 	looked   time.Time       // Read's: when files were looked at last
 	held     []Event         // Read's: what was found then, until all events before are told
 	heldAt   time.Duration   // Read's
+	refused  []Event         // what Refused was told, until files are looked at
 	seen     map[int]Process // Read's: by their number, where the kernel cannot be asked
 	rounds   atomic.Uint64   // how often everything was read that files told
 	buffer   []byte          // for reading what happened to files
@@ -70,11 +66,6 @@ type watch struct {
 // Open loads the programs and attaches them. Nothing is told before Add.
 func Open(o Options) (*Recorder, error) {
 	kernel.FreeMemlock()
-	if o.Calls {
-		if err := kernel.MountTracing(); err != nil {
-			return nil, unsupported(err)
-		}
-	}
 	spec, err := loadBpf()
 	if err != nil {
 		return nil, err
@@ -121,13 +112,7 @@ func (o *Options) apply(spec *ebpf.CollectionSpec) error {
 		return fmt.Errorf("a budget of %d bytes is negative", o.Budget)
 	}
 	spec.Maps["events"].MaxEntries = uint32(o.Buffer)
-	if !o.Calls {
-		maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return strings.HasPrefix(name, "after_") })
-	}
-	return errors.Join(
-		spec.Variables["budget"].Set(uint64(o.Budget)), spec.Variables["wake"].Set(uint64(o.Buffer/16)),
-		spec.Variables["calls_told"].Set(o.Calls),
-	)
+	return errors.Join(spec.Variables["budget"].Set(uint64(o.Budget)), spec.Variables["wake"].Set(uint64(o.Buffer/16)))
 }
 
 // unsupported makes of a kernel's refusals the one error to ask for. Refused
@@ -146,9 +131,6 @@ func unsupported(err error) error {
 func (r *Recorder) attach(spec *ebpf.CollectionSpec) error {
 	for name, p := range r.programs.Programs {
 		l, err := attach(spec.Programs[name].SectionName, p)
-		if errors.Is(err, os.ErrNotExist) && strings.HasPrefix(name, "after_") {
-			continue // a call that this kernel or processor does not have
-		}
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", name, err)
 		}
@@ -170,9 +152,6 @@ func attach(section string, p *ebpf.Program) (link.Link, error) {
 			"connect4": ebpf.AttachCGroupInet4Connect, "connect6": ebpf.AttachCGroupInet6Connect, "": ebpf.AttachCGroupSockOps,
 		}[rest]
 		return link.AttachCgroup(link.CgroupOptions{Path: unifiedRoot(), Attach: at, Program: p})
-	case "tp":
-		group, name, _ := strings.Cut(rest, "/")
-		return link.Tracepoint(group, name, p, nil)
 	}
 	return link.AttachTracing(link.TracingOptions{Program: p})
 }

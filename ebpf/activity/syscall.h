@@ -10,6 +10,8 @@
 #endif
 
 #define TS_COMPAT 2
+#define X32_CALL 0x40000000
+#define SIGSYS 31
 
 /* Argument n of the call. */
 static __always_inline __u64 arg(struct task_struct *t, int n)
@@ -31,6 +33,21 @@ static __always_inline int number(struct task_struct *t)
 	return t->thread_info.status & TS_COMPAT ? -1 : (int)regs->orig_ax;
 #else
 	return regs->syscallno;
+#endif
+}
+
+/* Whether a thread that ends does so because it made a call of another
+ * architecture, which a filter kills it for: no signal that somebody sends comes
+ * in the midst of such a call. */
+static __always_inline bool killed_as_foreign(struct task_struct *t)
+{
+#if defined(__TARGET_ARCH_x86)
+	if ((t->exit_code & 0x7f) != SIGSYS)
+		return false;
+	struct pt_regs *regs = (void *)bpf_task_pt_regs((void *)t);
+	return t->thread_info.status & TS_COMPAT || regs->orig_ax & X32_CALL;
+#else
+	return false;
 #endif
 }
 

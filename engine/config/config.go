@@ -95,10 +95,6 @@ type Config struct {
 	// NAME=host,host, separated by spaces. Empty asks the tools of the default
 	// snapshot where they download packages from.
 	PolicyHosts string `koanf:"policy_hosts"`
-	// RecordCalls has the ledger tell privileged system calls that the filter
-	// of system calls refuses, too. It makes every system call of the host
-	// slower, by some 50 ns.
-	RecordCalls bool `koanf:"record_calls"`
 
 	// RateLimits are the rate limits to enforce, as NAME=REQUESTS/SECONDS,
 	// separated by commas; empty limits failed authentication only.

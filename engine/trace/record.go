@@ -49,15 +49,7 @@ func (r *run) record(e kernel.Event, p *process, now instant) engine.ActivityRec
 		rec.Protocol, rec.Local, rec.Remote = protocol(e.Protocol), address(e.Local), address(e.Remote)
 		failed(&rec, e.Result)
 	case kernel.KindPrivilege:
-		rec.Kind, rec.Operation, rec.Detail = engine.ActivityPrivilege, e.Call.String(), e.Path
-		if rec.Detail == "" && e.Capability != "" {
-			rec.Detail = "CAP_" + strings.ToUpper(e.Capability)
-		}
-		rec.Verdict = "allow"
-		if e.Result < 0 {
-			rec.Verdict = "deny"
-		}
-		failed(&rec, e.Result)
+		privilegeRecord(&rec, e)
 	default:
 		rec.Kind, rec.Detail = engine.ActivityFile, e.Path
 		rec.Call = r.table.callDuring(p, max(e.Time-fileLate, p.Start), e.Time)
@@ -89,6 +81,30 @@ func execRecord(rec *engine.ActivityRecord, e kernel.Event) {
 		notes = append(notes, "its arguments could not be read")
 	}
 	rec.Reason = strings.Join(notes, "; ")
+}
+
+func privilegeRecord(rec *engine.ActivityRecord, e kernel.Event) {
+	rec.Kind, rec.Operation, rec.Detail = engine.ActivityPrivilege, e.Call.String(), e.Path
+	rec.Verdict = "allow"
+	if e.Result < 0 {
+		rec.Verdict = "deny"
+	}
+	failed(rec, e.Result)
+	switch {
+	case e.Refused != "":
+		rec.Operation = e.Refused
+		if e.Times > 1 {
+			rec.Reason += fmt.Sprintf(", %d times since this was told last", e.Times)
+		}
+	case e.Call.String() == "foreign":
+		rec.Reason = "the system call filter killed the thread"
+		rec.Detail = fmt.Sprintf("32-bit call %d", e.CallArgs[0])
+		if e.CallArgs[1] == 64 {
+			rec.Detail = fmt.Sprintf("x32 call %d", e.CallArgs[0])
+		}
+	case e.Capability != "":
+		rec.Detail = "CAP_" + strings.ToUpper(e.Capability)
+	}
 }
 
 // commandLine puts arguments into a line that a shell would take apart again.

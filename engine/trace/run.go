@@ -31,6 +31,7 @@ type run struct {
 	sandbox     string // empty: a member of the warm pool
 	incarnation uint64
 	since       time.Duration // events before are nobody's
+	adopted     bool          // it ran before it was watched: a sandbox's, then already
 	fault       error         // why it is not watched
 	space       lineage.Space
 	table       *table
@@ -175,6 +176,7 @@ func (r *run) event(e kernel.Event, now instant, emit func(engine.ActivityRecord
 		emit(engine.ActivityRecord{Time: now.at(e.Time), Kind: engine.ActivityLoss, Lost: e.Lost, Reason: lossReason(e)})
 		return
 	case kernel.KindGap:
+		r.adopted = true
 		if r.sandbox == "" {
 			r.unbound = append(r.unbound, e) // whose it is comes next
 			return
@@ -182,17 +184,17 @@ func (r *run) event(e kernel.Event, now instant, emit func(engine.ActivityRecord
 		emit(r.gap(e, now))
 		return
 	}
-	p := r.table.process(e.Process)
+	p := r.actor(e)
 	if e.Kind == kernel.KindExit {
 		p.ended = e.Time
 	}
-	if e.Time < r.since || e.Kind == kernel.KindExit && !p.seen && max(r.missing, r.table.forgot) < p.Start {
+	if e.Time < r.since && !(r.adopted && e.Refused != "") || e.Kind == kernel.KindExit && !p.seen && max(r.missing, r.table.forgot) < p.Start {
 		return // of the warm pool; or a fork that did nothing that was told
 	}
 	switch {
 	case e.Kind == kernel.KindExec:
 		p.runs = true
-	case e.Kind == kernel.KindPrivilege && p.root && !p.runs:
+	case e.Kind == kernel.KindPrivilege && p.root && !p.runs && e.Refused == "":
 		return // the toolbox makes itself the user that the program shall run as
 	case p.ID == r.table.toolbox && strings.HasPrefix(e.Path, "/proc/"):
 		return // how the toolbox sets up each process
@@ -204,4 +206,12 @@ func (r *run) event(e kernel.Event, now instant, emit func(engine.ActivityRecord
 		return
 	}
 	emit(rec)
+}
+
+// actor is the process of an event.
+func (r *run) actor(e kernel.Event) *process {
+	if e.Process.Start == 0 { // it ended, and nobody knows which one it was
+		return &process{inner: e.Process.Inner}
+	}
+	return r.table.process(e.Process)
 }

@@ -65,9 +65,6 @@ type Options struct {
 	// Down is when a server before this one was last known to watch; zero when
 	// there was none.
 	Down time.Time
-	// Calls also tells privileged system calls that a filter refused, at some
-	// cost to every system call of the host.
-	Calls bool
 }
 
 // Open begins to watch. It fails with engine.KindUnsupported where the kernel
@@ -79,7 +76,7 @@ func Open(o Options, log *slog.Logger) (*Tracer, error) {
 	}
 	var err error
 	if t.lineage, err = lineage.Open(); err == nil {
-		t.recorder, err = kernel.Open(kernel.Options{Buffer: buffer, Calls: o.Calls})
+		t.recorder, err = kernel.Open(kernel.Options{Buffer: buffer})
 	}
 	if err != nil {
 		if errors.Is(err, kernel.ErrNotSupported) {
@@ -269,6 +266,39 @@ func (t *Tracer) Flow(rec engine.ActivityRecord, record func(engine.ActivityReco
 		return
 	}
 	t.poke()
+}
+
+// Refusal is a system call that the filter of an instance refused.
+type Refusal struct {
+	Time   time.Duration // since boot
+	Name   string        // of the call; empty: Lost is all that is told
+	Detail string        // its arguments
+	Cut    bool          // some are not whole
+	Caller Caller
+	Times  uint64 // how many calls of the caller this stands for
+	Lost   uint64 // how many calls before this one nobody can tell of
+}
+
+// Caller is who made a refused call.
+type Caller = kernel.Caller
+
+// Refused takes what the filter of an instance refused. It is told in its place
+// among what the processes did.
+func (t *Tracer) Refused(instance string, c Refusal) {
+	t.mu.Lock()
+	r := t.runs[instance]
+	t.mu.Unlock()
+	if r == nil {
+		return // nobody's, or gone
+	}
+	if c.Lost > 0 {
+		t.recorder.Refused(r.number, c.Caller, kernel.Event{Kind: kernel.KindLost, Time: c.Time, Lost: c.Lost})
+	}
+	if c.Name != "" {
+		t.recorder.Refused(r.number, c.Caller, kernel.Event{
+			Kind: kernel.KindPrivilege, Time: c.Time, Refused: c.Name, Path: c.Detail, Cut: c.Cut, Times: c.Times, Result: -int64(unix.EPERM),
+		})
+	}
 }
 
 // Settle waits until all that a sandbox's processes did before was told.

@@ -53,7 +53,7 @@ func (d *Driver) Refusals(ctx context.Context, tell func(refused.Call)) {
 
 // Why shims cannot keep listeners.
 var (
-	errForeignShim    = errors.New("the shims of a containerd that is not the server's own do not tell them")
+	errUnasked        = errors.New("the containerd is not the server's own, or what processes do is not recorded")
 	errForeignRuntime = errors.New("only runc is known to pass on the listener of a filter")
 	errOldKernel      = errors.New("the kernel cannot hand them over")
 	errOldRuntime     = errors.New("the runtime is too old for it, or was built without")
@@ -63,7 +63,7 @@ var (
 func tellable(c Config) error {
 	switch {
 	case !c.Keep:
-		return errForeignShim
+		return errUnasked
 	case filepath.Base(c.Runtime) != "runc":
 		return errForeignRuntime
 	case !refused.Supported():
