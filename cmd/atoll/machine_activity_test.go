@@ -2,7 +2,12 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -36,9 +41,9 @@ func TestMachineActivity(t *testing.T) {
 
 // record is the part of a record of the ledger that tests look at.
 type record struct {
-	Kind, Call, Process, Parent, Operation, Detail, Program, Host, Remote, Reason string
-	PID                                                                           int
-	From, To                                                                      *time.Time
+	Kind, Call, Process, Parent, Operation, Detail, Program, Host, Remote, Reason, Verdict string
+	PID                                                                                    int
+	From, To                                                                               *time.Time
 }
 
 func (m *machine) records(id string) []record {
@@ -134,4 +139,94 @@ func (m *machine) processRecords() bool {
 
 func sessionCommand(word string) string {
 	return `sh -c "echo z >/tmp/` + word + `; true"; /bin/echo ` + word
+}
+
+// TestMachineRefusedCalls: what the filter refuses is in the ledger with its
+// call, without any setting: in a member of the warm pool that was claimed, after
+// another start, in a fork, while no server runs and when one is back.
+func TestMachineRefusedCalls(t *testing.T) {
+	m := newMachine(t, "--pool-size", "1")
+	if !m.processRecords() {
+		t.Skip("this kernel does not tell what processes do")
+	}
+	told := func(id string, want record) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%+v", want), 20*time.Second, true, func() bool {
+			return slices.ContainsFunc(m.records(id), func(r record) bool {
+				return r.Kind == "privilege" && r.Verdict == "deny" && r.Process != "" && r.PID > 1 &&
+					r.Call == want.Call && r.Operation == want.Operation && strings.HasPrefix(r.Detail, want.Detail)
+			})
+		})
+	}
+	try := func(id string, n int) {
+		t.Helper()
+		_, out := m.sh(id, fmt.Sprintf(`echo "$ATOLL_CALL"; sudo mount -t tmpfs nothing%d /mnt 2>&1; unshare -U true 2>&1; true`, n))
+		call, said, _ := strings.Cut(out, "\n")
+		if call == "" || strings.Count(said, "ermission denied")+strings.Count(said, "not permitted") != 2 {
+			t.Fatalf("got %q", out)
+		}
+		told(id, record{Call: call, Operation: "mount", Detail: fmt.Sprintf("source=nothing%d target=/mnt type=tmpfs", n)})
+		told(id, record{Call: call, Operation: "unshare", Detail: "flags=newuser"})
+	}
+	sb := m.create(nil)
+	try(sb.ID, 1)
+	var fork apiSandbox
+	m.must("POST", "/api/sandbox/"+sb.ID+"/fork", map[string]any{"name": "fork"}, &fork)
+	try(fork.ID, 2)
+	m.must("POST", "/api/sandbox/"+sb.ID+"/stop", nil, nil)
+	m.must("POST", "/api/sandbox/"+sb.ID+"/start", nil, nil)
+	try(sb.ID, 3)
+	m.sh(sb.ID, `(sleep 1; unshare -m true; sleep 60) >/dev/null 2>&1 &`)
+	m.kill()
+	time.Sleep(1500 * time.Millisecond)
+	m.start()
+	told(sb.ID, record{Operation: "unshare", Detail: "flags=newns"})
+	try(sb.ID, 4)
+	try(fork.ID, 5)
+}
+
+// TestMachineKeeperKilled: a sandbox whose shim is killed ends with it, before
+// anybody could do what is refused, and others do not notice.
+func TestMachineKeeperKilled(t *testing.T) {
+	m := sharedMachine(t)
+	sb, other := m.create(nil), m.create(nil)
+	m.sh(sb.ID, `(while sudo mount -t tmpfs x /mnt 2>/dev/null && touch /mnt/mounted || true; do :; done) >/dev/null 2>&1 &`)
+	if err := syscall.Kill(m.shim(sb.ID), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the state", 20*time.Second, true, func() bool {
+		var got apiSandbox
+		m.must("GET", "/api/sandbox/"+sb.ID, nil, &got)
+		return got.State == "stopped" || got.State == "error"
+	})
+	if _, out := m.sh(other.ID, "unshare -U true 2>&1"); !strings.Contains(out, "not permitted") {
+		t.Errorf("another sandbox: %q", out)
+	}
+	m.must("POST", "/api/sandbox/"+sb.ID+"/start", nil, nil)
+	if _, out := m.sh(sb.ID, "unshare -U true 2>&1; ls /mnt"); !strings.Contains(out, "not permitted") || strings.Contains(out, "mounted") {
+		t.Errorf("after another start: %q", out)
+	}
+}
+
+// shim is the process that keeps a sandbox's container.
+func (m *machine) shim(id string) int {
+	m.t.Helper()
+	records, _ := filepath.Glob(filepath.Join(m.home, "instances", "*.json"))
+	for _, r := range records {
+		if b, _ := os.ReadFile(r); !strings.Contains(string(b), id) {
+			continue
+		}
+		instance := strings.TrimSuffix(filepath.Base(r), ".json")
+		all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, p := range all {
+			if b, _ := os.ReadFile(p); strings.Contains(string(b), "containerd-shim") && strings.Contains(string(b), "\x00"+instance+"\x00") {
+				pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+				if err == nil {
+					return pid
+				}
+			}
+		}
+	}
+	m.t.Fatalf("no shim of %s", id)
+	return 0
 }
