@@ -86,7 +86,7 @@ func (t *Toolbox) rename(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.hostname = name
-	if t.config.Init {
+	if t.config.Init && administers() {
 		if err := unix.Sethostname([]byte(name)); err != nil && !errors.Is(err, unix.EPERM) {
 			t.log.Warn("set the host name", "err", err)
 		}
@@ -97,6 +97,15 @@ func (t *Toolbox) rename(name string) {
 			t.log.Warn("write "+file, "err", err)
 		}
 	}
+}
+
+// administers tells whether the kernel could let this process change names and
+// the like. Trying what is going to be refused would be recorded.
+func administers() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	err := unix.Capget(&header, &have[0])
+	return err == nil && have[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
 
 // hostsTag marks our line in /etc/hosts; other lines are the user's.

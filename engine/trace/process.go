@@ -43,7 +43,11 @@ type process struct {
 type report struct {
 	at   time.Duration
 	call string
-	by   *process // it acts for this one; nil: for call
+	// asker is the number of the process that it acts for; 0: for call. by is that
+	// process; nil when nothing had been told of it, because the kernel tells later
+	// than the toolbox does.
+	asker int
+	by    *process
 }
 
 // table is the processes of one sandbox.
@@ -124,16 +128,25 @@ func (t *table) number(p *process, inner int) {
 }
 
 // callOf returns the call for which a process acts at a time; empty: none, or
-// nobody knows.
+// nobody knows. Who acts for whom is the toolbox's word, which may go in circles.
 func (t *table) callOf(p *process, at time.Duration) string {
-	if !p.root {
-		return p.call
+	for range maxAncestors {
+		if !p.root {
+			return p.call
+		}
+		rep, ok := t.report(p, at)
+		if !ok || rep.asker == 0 {
+			return rep.call
+		}
+		if rep.by == nil {
+			rep.by = t.inner[rep.asker]
+		}
+		if rep.by == nil {
+			return ""
+		}
+		p, at = rep.by, rep.at
 	}
-	rep, ok := t.report(p, at)
-	if ok && rep.by != nil {
-		return t.callOf(rep.by, rep.at)
-	}
-	return rep.call
+	return ""
 }
 
 // callDuring returns the call for which a process acted at some time between
@@ -176,9 +189,7 @@ const late = 2 * time.Second
 // told takes a report.
 func (t *table) told(inner int, r report, by int) {
 	if by != 0 {
-		if r.by = t.inner[by]; r.by == nil {
-			return
-		}
+		r.asker, r.by = by, t.inner[by]
 	}
 	t.reports[inner] = append(t.reports[inner], r)
 	if list := t.reports[inner]; len(list) > maxReports {

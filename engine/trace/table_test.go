@@ -169,3 +169,30 @@ func TestManyProcesses(t *testing.T) {
 		t.Errorf("%d processes, %d numbers, %d reports", len(tb.processes), len(tb.inner), len(tb.reports[1]))
 	}
 }
+
+// TestCallOfAsker: what one process asks the toolbox to begin is its call's, also
+// when the toolbox tells of it before the kernel does of the one who asks.
+func TestCallOfAsker(t *testing.T) {
+	tb := grown()
+	tb.told(20, report{at: 2 * second, call: "A"}, 0)
+	tb.told(30, report{at: 5 * second}, 21)
+	if got := tb.calls(300, 5*second, 6*second); got != "" {
+		t.Errorf("nothing is known of who asked; got %q", got)
+	}
+	tb.process(kernel.Process{ID: 201, Start: 3 * second})
+	if got := tb.calls(300, 5*second, 6*second); got != "A" {
+		t.Errorf("got %q, want the asker's A", got)
+	}
+}
+
+// TestCallOfCircle: the toolbox's word has no end.
+func TestCallOfCircle(t *testing.T) {
+	tb := grown()
+	tb.process(kernel.Process{ID: 200, Start: 2 * second})
+	tb.process(kernel.Process{ID: 300, Start: 5 * second})
+	tb.told(20, report{at: 2 * second}, 30)
+	tb.told(30, report{at: 5 * second}, 20)
+	if got := tb.calls(200, 2*second, 6*second); got != "" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -1,6 +1,8 @@
 package container
 
 import (
+	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -68,6 +70,47 @@ func benchmarkStart(b *testing.B, edit func(*Config)) {
 	b.ReportMetric(ms(ready[len(ready)/2]), "ready-p50-ms")
 	b.ReportMetric(ms(ready[0]), "ready-min-ms")
 }
+
+// BenchmarkListener starts instances in turn with and without a listener of
+// refused calls, and times calls inside, so that both see the same noise of the
+// machine. Run it with -benchtime=30x.
+func BenchmarkListener(b *testing.B) {
+	took := map[string][]time.Duration{}
+	rigs := map[string]*rig{"without": newRig(b, func(c *Config) { c.Keep = false }), "with": newRig(b, nil)}
+	for b.Loop() {
+		for name, r := range rigs {
+			spec := r.spec(b)
+			since := time.Now()
+			h, err := r.driver.Create(b.Context(), spec)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := r.driver.Start(b.Context(), h); err != nil {
+				b.Fatal(err)
+			}
+			took[name+", create to ready"] = append(took[name+", create to ready"], time.Since(since))
+			_, out := r.exec(b, h, toolboxPath, "time-calls")
+			var got map[string]time.Duration
+			if err := json.Unmarshal([]byte(out), &got); err != nil {
+				b.Fatal(err, out)
+			}
+			for call, d := range got {
+				took[name+", "+call] = append(took[name+", "+call], d)
+			}
+			if err := r.driver.Remove(b.Context(), h); err != nil {
+				b.Fatal(err)
+			}
+			time.Sleep(50 * time.Millisecond) // for the next spare shim
+		}
+	}
+	for _, what := range slices.Sorted(maps.Keys(took)) {
+		d := took[what]
+		slices.Sort(d)
+		b.Logf("%-26s n=%d  min %10.4f  median %10.4f  p90 %10.4f ms", what, len(d), exactMS(d[0]), exactMS(d[len(d)/2]), exactMS(d[len(d)*9/10]))
+	}
+}
+
+func exactMS(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
