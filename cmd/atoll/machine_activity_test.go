@@ -162,7 +162,7 @@ func TestMachineRefusedCalls(t *testing.T) {
 		t.Helper()
 		_, out := m.sh(id, fmt.Sprintf(`echo "$ATOLL_CALL"; sudo mount -t tmpfs nothing%d /mnt 2>&1; unshare -U true 2>&1; true`, n))
 		call, said, _ := strings.Cut(out, "\n")
-		if call == "" || strings.Count(said, "ermission denied")+strings.Count(said, "not permitted") != 2 {
+		if call == "" || strings.Count(said, "permission denied")+strings.Count(said, "not permitted") != 2 {
 			t.Fatalf("got %q", out)
 		}
 		told(id, record{Call: call, Operation: "mount", Detail: fmt.Sprintf("source=nothing%d target=/mnt type=tmpfs", n)})

@@ -78,7 +78,7 @@ func TestKernels(t *testing.T) {
 
 // activityTests are those that do with the programs of this machine. They load
 // and attach everything.
-const activityTests = "^(TestCalls|TestTracing|TestLayout|TestExit|TestLongArgumentsAreMarked|TestMappedFileIsTold" +
+const activityTests = "^(TestTracing|TestLayout|TestExit|TestLongArgumentsAreMarked|TestMappedFileIsTold" +
 	"|TestOutsideIsNotSeen|TestGroupsBelowCount|TestRemovedIsNotSeen)$"
 
 // check fails for a job that failed, and for one that left out anything: what
