@@ -129,8 +129,8 @@ func (s *server) down() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.ended:
-	case <-time.After(30 * time.Second):
-		s.Errorf("the server did not end within 30 s of SIGTERM")
+	case <-time.After(time.Minute):
+		s.Errorf("the server did not end within a minute of SIGTERM")
 		_ = s.cmd.Process.Kill()
 		<-s.ended
 	}

@@ -35,7 +35,7 @@ func ownDaemon(t *testing.T) (*rig, *Supervisor) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Stop(ctx); err != nil {
 			t.Error(err)
@@ -167,7 +167,7 @@ func TestShimKilled(t *testing.T) {
 		if e.Kind != driver.EventExit || e.ID != h.ID {
 			t.Errorf("got %+v, want the exit of %s", e, h.ID)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("got no event, want an exit")
 	}
 	s, err := r.driver.Inspect(t.Context(), h)
