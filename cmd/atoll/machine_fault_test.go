@@ -55,7 +55,7 @@ func whole(t *testing.T, m *machine, story string) {
 		}
 	}
 	want := map[string]int{"shims": n, "disks": n, "records": n, "cgroups": n * len(cgroupHierarchies())}
-	eventually(t, story+": host", 15*time.Second, want, func() map[string]int { return m.footprint().counts() })
+	eventually(t, story+": host", time.Minute, want, func() map[string]int { return m.footprint().counts() })
 }
 
 // cgroupHierarchies lists where one sandbox has a cgroup.

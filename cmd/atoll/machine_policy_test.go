@@ -34,7 +34,7 @@ func TestMachinePolicy(t *testing.T) {
 	// judged tells what the kernel made of a connection, as the ledger has it.
 	judged := func(address, want string) {
 		t.Helper()
-		eventually(t, "what became of "+address, 30*time.Second, want, func() string {
+		eventually(t, "what became of "+address, time.Minute, want, func() string {
 			m.sh(sb.ID, "curl -sm 1 http://"+address+"/; true")
 			var page struct {
 				Items []struct{ Kind, Remote, Rule string }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +18,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/atoll-sh/atoll/engine/enginetest"
 )
 
 // The tests of this file and of the other machine_*_test.go files start the
@@ -151,12 +152,7 @@ func newMachine(t *testing.T, args ...string) *machine {
 
 func startMachine(t *testing.T, args ...string) *machine {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := enginetest.FreeAddress(t)
 	home, err := os.MkdirTemp("", "ah") // short: TempDir's names are long for sockets
 	if err != nil {
 		t.Fatal(err)
