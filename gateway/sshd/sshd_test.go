@@ -485,7 +485,7 @@ func TestRevocationEndsConnections(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	r := newRig(t, sshd.Limits{PerSandbox: 2, PerAddress: 3, Channels: 5, Failures: 1, Slow: 20 * time.Millisecond, Handshake: 500 * time.Millisecond, KeepAlive: 50 * time.Millisecond})
+	r := newRig(t, sshd.Limits{PerSandbox: 2, PerAddress: 3, Channels: 5, Failures: 1, Slow: 20 * time.Millisecond, Handshake: 5 * time.Second})
 	c := r.mustDial()
 	for i := range 6 {
 		s, err := c.NewSession()
