@@ -118,6 +118,7 @@ func act(m *machine, op string) (int, []byte, error) {
 // stops, starts and deletes, with the warm pool on. Two servers take turns of
 // their own, since each waits most of its time.
 func TestMachineKillAtRandom(t *testing.T) {
+	t.Parallel()
 	rounds := 100
 	if testing.Short() {
 		rounds = 5

@@ -80,6 +80,7 @@ func TestMachineImageAndUsers(t *testing.T) {
 }
 
 func TestMachineWarmClaimBindsLate(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, "--pool-size", "1")
 	eventually(t, "pool", time.Minute, true, func() bool {
 		_, b, _ := m.call("GET", "/metrics", nil)

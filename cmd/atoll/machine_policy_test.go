@@ -11,6 +11,7 @@ import (
 // the default snapshot's own pip tells, and a document that is changed under a
 // running sandbox and holds on over the death of the server.
 func TestMachinePolicy(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, "--pool-size", "1")
 	py := m.create(map[string]any{"policy": "python-packages"})
 	_, index := m.sh(py.ID, `python3 -c 'from pip._internal.models.index import PyPI; print(PyPI.netloc)'; pip config list`)

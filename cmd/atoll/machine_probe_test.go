@@ -218,9 +218,9 @@ while True:
 // denies. No packet of that may arrive; a connection that the policy allows must
 // go on; what needs the server must be refused meanwhile.
 func TestMachineProber(t *testing.T) {
+	t.Parallel()
 	f := newFarSide(t)
-	t.Setenv("ATOLL_RESOLVERS", allowed4+":53")
-	m := newMachine(t, noPool...)
+	m := newMachineWith(t, []string{"ATOLL_RESOLVERS=" + allowed4 + ":53"}, noPool...)
 	policy := map[string]any{"networkAllowList": allowed4 + "/32", "domainAllowList": "allowed.example"}
 	sb := m.create(policy)
 	base := f.fence(t) + 1 // the host's own

@@ -15,6 +15,7 @@ import (
 // TestMachineUp is what `make up` and `make down` do, twice, and once more
 // after the server was killed.
 func TestMachineUp(t *testing.T) {
+	t.Parallel()
 	url := "http://" + enginetest.FreeAddress(t)
 	home, err := os.MkdirTemp("", "au")
 	if err != nil {
