@@ -85,7 +85,7 @@ func until(t *testing.T, what string, test func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !test(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not so after 30 s", what)
+			t.Fatalf("%s: not so after a minute", what)
 		}
 	}
 }

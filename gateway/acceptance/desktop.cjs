@@ -20,11 +20,11 @@ function inside(shot) {
 // until waits for what programs on the screen do.
 async function until(what, test) {
   let last
-  for (let i = 0; i < 300; i++) {
+  for (let i = 0; i < 900; i++) {
     try { if (await test()) return } catch (e) { last = e }
     await sleep(100)
   }
-  throw new Error(`${what}: not so after 30 s: ${last ?? ''}`)
+  throw new Error(`${what}: not so after 90 s: ${last ?? ''}`)
 }
 
 module.exports = async function desktop(d, { step, same, has, rejects }) {
