@@ -65,6 +65,9 @@ func runTests(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	left := leftovers(dir)
+	for end := time.Now().Add(time.Minute); len(left) > 0 && time.Now().Before(end); left = leftovers(dir) {
+		time.Sleep(50 * time.Millisecond) // processes take a moment to end
+	}
 	if err := shared.supervisor.Stop(ctx); err != nil {
 		left = append(left, err.Error())
 	}
