@@ -61,7 +61,7 @@ func TestAccessTravels(t *testing.T) {
 		}
 		return out
 	}
-	for deadline := time.Now().Add(20 * time.Second); !slices.Contains(actions(), "approve_access") || !slices.Contains(actions(), "deny_access"); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !slices.Contains(actions(), "approve_access") || !slices.Contains(actions(), "deny_access"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the decisions are not in the audit log: %q", actions())
 		}

@@ -310,7 +310,7 @@ func newWorldWith(t *testing.T, change func(*core.Config)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := agents.Close(); err != nil {
 			t.Error(err)

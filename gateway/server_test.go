@@ -353,7 +353,7 @@ func TestCloseEndsStreams(t *testing.T) {
 	if _, b, err := ws.Read(t.Context()); err != nil || string(b) != "\x01x\n" {
 		t.Fatalf("got %q, %v", b, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {
 		t.Errorf("Close: %v", err)

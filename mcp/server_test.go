@@ -318,10 +318,11 @@ func TestNobodyCancelsAnothersCall(t *testing.T) {
 }
 
 func TestOwnCancellation(t *testing.T) {
-	ended := make(chan error, 1)
+	begun, ended := make(chan struct{}, 1), make(chan error, 1)
 	list := append(testTools(), tools.Tool{
 		Name: "hang", Set: tools.SetCore, Schema: noArgs,
 		Handler: func(ctx context.Context, _ tools.Args) (tools.Result, error) {
+			begun <- struct{}{}
 			<-ctx.Done()
 			ended <- context.Cause(ctx)
 			return tools.Result{}, ctx.Err()
@@ -337,12 +338,13 @@ func TestOwnCancellation(t *testing.T) {
 			res.Body.Close()
 			return len(ended) == 1
 		})
+		<-begun
 		<-ended
 	})
 	t.Run("legacy survives a lost connection", func(t *testing.T) {
 		a := newAgent(t, web.URL+"/mcp", "org", legacy)
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(50*time.Millisecond, cancel)
+		go func() { <-begun; cancel() }()
 		a.post(ctx, map[string]any{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": map[string]any{"name": "hang"}}, nil)
 		select {
 		case err := <-ended:
@@ -353,7 +355,7 @@ func TestOwnCancellation(t *testing.T) {
 	t.Run("modern by closing the stream", func(t *testing.T) {
 		a := newAgent(t, web.URL+"/mcp", "org", modern)
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(50*time.Millisecond, cancel)
+		go func() { <-begun; cancel() }()
 		a.post(ctx, map[string]any{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": map[string]any{"name": "hang"}}, nil)
 		<-ended
 	})
@@ -367,9 +369,9 @@ func TestOwnCancellation(t *testing.T) {
 
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("waited 10 s in vain")
+			t.Fatal("waited a minute in vain")
 		}
 	}
 }

@@ -78,7 +78,7 @@ func TestTasksBelongToTheirCaller(t *testing.T) {
 	mine.tasked(t.Context(), "tasks/cancel", map[string]any{"taskId": id})
 	mine.until(id, "cancelled")
 
-	short := mine.tasked(t.Context(), "tools/call", map[string]any{"name": "sleep", "arguments": map[string]any{"ms": 300}})
+	short := mine.tasked(t.Context(), "tools/call", map[string]any{"name": "sleep", "arguments": map[string]any{"ms": 1500}}) // far longer than the grace
 	if got := mine.until(short.Result.TaskID, "completed"); len(got.Result.Result.Content) != 1 || got.Result.Result.Content[0].Text != "slept" {
 		t.Errorf("got %+v, want the tool's answer", got)
 	}

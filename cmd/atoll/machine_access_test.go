@@ -71,7 +71,7 @@ func TestMachineAccess(t *testing.T) {
 	}
 	// Nobody answers the name here; what counts is that it is asked for.
 	m.sh(sb.ID, "getent hosts asked.example.net; true")
-	eventually(t, "the name is allowed", 20*time.Second, true, func() bool {
+	eventually(t, "the name is allowed", time.Minute, true, func() bool {
 		return m.recorded(sb.ID, "dns", func(r activityItem) bool { return r.Host == "asked.example.net" && r.Verdict == "allow" })
 	})
 
@@ -81,7 +81,7 @@ func TestMachineAccess(t *testing.T) {
 	call, _, _ := strings.Cut(out, "\n")
 	attributed := m.processRecords()
 	var id string
-	eventually(t, "the address is asked for, and by whom", 20*time.Second, true, func() bool {
+	eventually(t, "the address is asked for, and by whom", time.Minute, true, func() bool {
 		for _, r := range m.accessRequests(sb.ID, "pending") {
 			if r.Address == "192.0.2.9" && r.Port == 8080 && r.Protocol == "tcp" && (r.Call == call || !attributed) {
 				id = r.ID
@@ -89,12 +89,12 @@ func TestMachineAccess(t *testing.T) {
 		}
 		return id != ""
 	})
-	m.must("POST", "/api/access-requests/"+id+"/approve?seconds=2", nil, nil)
+	m.must("POST", "/api/access-requests/"+id+"/approve?seconds=5", nil, nil)
 	m.sh(sb.ID, reach)
-	eventually(t, "the address is open", 20*time.Second, true, func() bool {
+	eventually(t, "the address is open", time.Minute, true, func() bool {
 		return m.recorded(sb.ID, "connect", func(r activityItem) bool { return r.Remote == "192.0.2.9:8080" && r.Rule == "access/"+id })
 	})
-	eventually(t, "the address is closed again", 60*time.Second, true, func() bool {
+	eventually(t, "the address is closed again", time.Minute, true, func() bool {
 		m.sh(sb.ID, reach)
 		all := m.accessRequests(sb.ID, "pending")
 		return len(all) == 1 && all[0].ID == id
@@ -144,7 +144,7 @@ func TestMachineLearn(t *testing.T) {
 		t.Error("the time of learning ended with the server")
 	}
 	m.sh(sb.ID, reach)
-	eventually(t, "the policy has the address", 30*time.Second, true, func() bool {
+	eventually(t, "the policy has the address", time.Minute, true, func() bool {
 		m.must("GET", path, nil, &lesson)
 		return strings.Contains(lesson.Policy, "- 192.0.2.9\n") && strings.Contains(lesson.Policy, "- 8080/tcp\n")
 	})
@@ -155,7 +155,7 @@ func TestMachineLearn(t *testing.T) {
 	closed := func(what string) {
 		t.Helper()
 		m.sh(sb.ID, reach)
-		eventually(t, what, 30*time.Second, true, func() bool {
+		eventually(t, what, time.Minute, true, func() bool {
 			for _, r := range m.accessRequests(sb.ID, "pending") {
 				if r.Address == "192.0.2.9" {
 					m.must("POST", "/api/access-requests/"+r.ID+"/approve?seconds=1", nil, nil) // so that the next one shows
@@ -175,7 +175,7 @@ func TestMachineLearn(t *testing.T) {
 	if lesson.Active {
 		t.Error("it goes on after its end")
 	}
-	eventually(t, "the settings hold after a restart", 60*time.Second, true, func() bool {
+	eventually(t, "the settings hold after a restart", time.Minute, true, func() bool {
 		m.sh(sb.ID, reach)
 		return len(m.accessRequests(sb.ID, "pending")) == 1
 	})
@@ -186,7 +186,7 @@ func TestMachineLearn(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the command opened it", 30*time.Second, true, func() bool {
+	eventually(t, "the command opened it", time.Minute, true, func() bool {
 		m.must("GET", path, nil, &lesson)
 		return lesson.Active
 	})

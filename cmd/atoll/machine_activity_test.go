@@ -19,19 +19,22 @@ func TestMachineActivity(t *testing.T) {
 	sb := m.create(map[string]any{"domainAllowList": "example.com"})
 	_, out := m.sh(sb.ID, `echo "$ATOLL_CALL"; getent hosts denied.example.net; curl -sm 3 http://192.0.2.9/; true`)
 	call, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
-	var page struct {
-		Items []struct{ Kind, Call, Operation, Host, Verdict, Rule, Reason string }
+	if call == "" {
+		t.Fatalf("the command knows no call: %q", out)
 	}
-	m.must("GET", "/api/sandbox/"+sb.ID+"/activity", nil, &page)
-	var called, asked, denied bool
-	for _, r := range page.Items {
-		called = called || r.Kind == "call" && r.Operation == "exec" && r.Call == call
-		asked = asked || r.Kind == "dns" && r.Host == "denied.example.net" && r.Verdict == "deny" && r.Rule != ""
-		denied = denied || r.Kind == "deny" && r.Host == "192.0.2.9" && r.Reason != ""
-	}
-	if !called || !asked || !denied || call == "" {
-		t.Errorf("call %q: called %v, asked %v, denied %v in %+v", call, called, asked, denied, page.Items)
-	}
+	type seen struct{ Called, Asked, Denied bool }
+	eventually(t, "what the ledger has of call "+call, time.Minute, seen{true, true, true}, func() (got seen) {
+		var page struct {
+			Items []struct{ Kind, Call, Operation, Host, Verdict, Rule, Reason string }
+		}
+		m.must("GET", "/api/sandbox/"+sb.ID+"/activity", nil, &page)
+		for _, r := range page.Items {
+			got.Called = got.Called || r.Kind == "call" && r.Operation == "exec" && r.Call == call
+			got.Asked = got.Asked || r.Kind == "dns" && r.Host == "denied.example.net" && r.Verdict == "deny" && r.Rule != ""
+			got.Denied = got.Denied || r.Kind == "deny" && r.Host == "192.0.2.9" && r.Reason != ""
+		}
+		return got
+	})
 	var proof struct{ Fault *struct{ Problem string } }
 	m.must("GET", "/api/sandbox/"+sb.ID+"/activity/verify", nil, &proof)
 	if proof.Fault != nil {
@@ -82,11 +85,14 @@ func TestMachineProcesses(t *testing.T) {
 		return false
 	}
 	sessions := map[string]string{}
-	for _, r := range m.records(sb.ID) {
-		if r.Kind == "call" && r.Operation == "exec" {
-			sessions[r.Detail] = r.Call
+	eventually(t, "the calls of the session", time.Minute, true, func() bool {
+		for _, r := range m.records(sb.ID) {
+			if r.Kind == "call" && r.Operation == "exec" {
+				sessions[r.Detail] = r.Call
+			}
 		}
-	}
+		return sessions[sessionCommand("one")] != "" && sessions[sessionCommand("two")] != ""
+	})
 	for _, want := range []record{
 		{Kind: "exec", Call: first, Detail: "sh -c"},
 		{Kind: "file", Call: first, Detail: "/tmp/first"},
@@ -103,12 +109,12 @@ func TestMachineProcesses(t *testing.T) {
 		if want.Call == "" {
 			t.Fatalf("no call for %+v", want)
 		}
-		eventually(t, fmt.Sprintf("%+v", want), 20*time.Second, true, func() bool { return has(want) })
+		eventually(t, fmt.Sprintf("%+v", want), time.Minute, true, func() bool { return has(want) })
 	}
 	m.sh(sb.ID, "setsid sleep 300 >/dev/null 2>&1 & true")
 	m.kill()
 	m.start()
-	eventually(t, "a gap", 20*time.Second, true, func() bool {
+	eventually(t, "a gap", time.Minute, true, func() bool {
 		for _, r := range m.records(sb.ID) {
 			if r.Kind == "gap" && r.Operation == "processes" && r.From != nil && r.To != nil && r.From.Before(*r.To) {
 				return true

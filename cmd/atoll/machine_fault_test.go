@@ -55,7 +55,7 @@ func whole(t *testing.T, m *machine, story string) {
 		}
 	}
 	want := map[string]int{"shims": n, "disks": n, "records": n, "cgroups": n * len(cgroupHierarchies())}
-	eventually(t, story+": host", 15*time.Second, want, func() map[string]int { return m.footprint().counts() })
+	eventually(t, story+": host", time.Minute, want, func() map[string]int { return m.footprint().counts() })
 }
 
 // cgroupHierarchies lists where one sandbox has a cgroup.
@@ -118,6 +118,7 @@ func act(m *machine, op string) (int, []byte, error) {
 // stops, starts and deletes, with the warm pool on. Two servers take turns of
 // their own, since each waits most of its time.
 func TestMachineKillAtRandom(t *testing.T) {
+	t.Parallel()
 	rounds := 100
 	if testing.Short() {
 		rounds = 5

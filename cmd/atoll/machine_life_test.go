@@ -49,7 +49,7 @@ func TestMachineLife(t *testing.T) {
 	if code, out := m.cli("delete", "t1"); code != 0 {
 		t.Errorf("delete: %s", out)
 	}
-	eventually(t, "host after delete", 10*time.Second, before, func() map[string]int { return m.footprint().counts() })
+	eventually(t, "host after delete", time.Minute, before, func() map[string]int { return m.footprint().counts() })
 }
 
 func TestMachineImageAndUsers(t *testing.T) {
@@ -80,8 +80,9 @@ func TestMachineImageAndUsers(t *testing.T) {
 }
 
 func TestMachineWarmClaimBindsLate(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, "--pool-size", "1")
-	eventually(t, "pool", 20*time.Second, true, func() bool {
+	eventually(t, "pool", time.Minute, true, func() bool {
 		_, b, _ := m.call("GET", "/metrics", nil)
 		_, rest, ok := strings.Cut(string(b), "\natoll_pool_ready{")
 		line, _, _ := strings.Cut(rest, "\n")
@@ -99,11 +100,11 @@ func TestMachineWarmClaimBindsLate(t *testing.T) {
 func TestMachineRestartAdopts(t *testing.T) {
 	m := sharedMachine(t)
 	sb := m.create(map[string]any{"name": "keep"})
-	m.sh(sb.ID, "echo $$ > /tmp/pid; (while :; do date +%s%N > /tmp/tick; sleep 0.1; done) >/dev/null 2>&1 &")
+	m.sh(sb.ID, "echo $$ > /tmp/pid; echo 0 > /tmp/tick; (while :; do date +%s%N >/tmp/tick.new; mv /tmp/tick.new /tmp/tick; sleep 0.1; done) >/dev/null 2>&1 &")
 	for _, end := range []func(){m.stop, m.kill} {
 		end()
 		m.start()
-		if code, out := m.sh("keep", "a=$(cat /tmp/tick); sleep 0.5; test $a != $(cat /tmp/tick) && cat /tmp/pid"); code != 0 {
+		if code, out := m.sh("keep", "a=$(cat /tmp/tick); for i in $(seq 500); do sleep 0.1; test $a != $(cat /tmp/tick) && exec cat /tmp/pid; done; exit 1"); code != 0 {
 			t.Errorf("the sandbox did not run on: exit %d %q", code, out)
 		}
 	}
@@ -131,7 +132,7 @@ func TestMachineToolboxLoss(t *testing.T) {
 	sb := m.create(map[string]any{"name": "frail"})
 	m.sh(sb.ID, "echo kept > /home/daytona/f")
 	killToolbox(t, m)
-	eventually(t, "state", 20*time.Second, "error", func() string {
+	eventually(t, "state", time.Minute, "error", func() string {
 		var s apiSandbox
 		m.must("GET", "/api/sandbox/frail", nil, &s)
 		if s.State == "error" && s.ErrorReason == "" {

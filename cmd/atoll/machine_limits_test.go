@@ -52,8 +52,9 @@ func TestMachineIsolation(t *testing.T) {
 	if len(strings.Fields(addrs)) == 0 {
 		t.Fatal("b has no address")
 	}
-	m.sh(b.ID, "nohup python3 -m http.server 8000 --bind :: >/dev/null 2>&1 &")
-	time.Sleep(500 * time.Millisecond)
+	if code, out := m.sh(b.ID, "nohup python3 -m http.server 8000 --bind :: >/dev/null 2>&1 & until curl -so /dev/null localhost:8000; do sleep 0.05; done"); code != 0 {
+		t.Fatalf("b serves nothing: %s", out)
+	}
 	port := m.addr[strings.LastIndex(m.addr, ":")+1:]
 	for _, target := range append(strings.Fields(addrs), "169.254.169.254", "192.0.2.2", "127.0.0.1") {
 		host := target
@@ -115,7 +116,7 @@ func TestMachineBadInput(t *testing.T) {
 			t.Errorf("%s: %d %v %.300s; want %d naming %q", c.name, status, err, body, c.status, c.says)
 		}
 	}
-	eventually(t, "host after bad input", 5*time.Second, before, func() map[string]int { return m.footprint().counts() })
+	eventually(t, "host after bad input", time.Minute, before, func() map[string]int { return m.footprint().counts() })
 }
 
 func TestMachineResize(t *testing.T) {
@@ -156,7 +157,7 @@ func TestMachineEphemeral(t *testing.T) {
 	if status, _, _ := m.call("GET", "/api/sandbox/brief", nil); status != 404 {
 		t.Errorf("an ephemeral sandbox is still there after its stop: %d", status)
 	}
-	eventually(t, "host after the stop", 10*time.Second, before, func() map[string]int { return m.footprint().counts() })
+	eventually(t, "host after the stop", time.Minute, before, func() map[string]int { return m.footprint().counts() })
 }
 
 // TestMachinePoolFull promises more disk than there is and lets two sandboxes
@@ -169,7 +170,7 @@ func TestMachinePoolFull(t *testing.T) {
 	for _, name := range []string{"greedy1", "greedy2"} {
 		m.sh(name, "nohup dd if=/dev/urandom of=/home/daytona/big bs=1M count=2900 >/dev/null 2>&1 &")
 	}
-	eventually(t, "a greedy sandbox in error", 90*time.Second, true, func() bool {
+	eventually(t, "a greedy sandbox in error", 5*time.Minute, true, func() bool {
 		if code, out := m.sh("quiet", "dd if=/dev/urandom of=/home/daytona/f bs=64k count=4 conv=fsync 2>&1"); code != 0 {
 			t.Fatalf("the neighbour cannot write: %s", out)
 		}
@@ -189,7 +190,7 @@ func TestMachinePoolFull(t *testing.T) {
 	}
 	m.must("DELETE", "/api/sandbox/greedy1", nil, nil)
 	m.must("DELETE", "/api/sandbox/greedy2", nil, nil)
-	eventually(t, "a create once there is room again", 30*time.Second, 200, func() int {
+	eventually(t, "a create once there is room again", time.Minute, 200, func() int {
 		status, _, _ := m.call("POST", "/api/sandbox", map[string]any{"name": "after"})
 		return status
 	})

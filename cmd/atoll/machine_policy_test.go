@@ -11,6 +11,7 @@ import (
 // the default snapshot's own pip tells, and a document that is changed under a
 // running sandbox and holds on over the death of the server.
 func TestMachinePolicy(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, "--pool-size", "1")
 	py := m.create(map[string]any{"policy": "python-packages"})
 	_, index := m.sh(py.ID, `python3 -c 'from pip._internal.models.index import PyPI; print(PyPI.netloc)'; pip config list`)
@@ -34,7 +35,7 @@ func TestMachinePolicy(t *testing.T) {
 	// judged tells what the kernel made of a connection, as the ledger has it.
 	judged := func(address, want string) {
 		t.Helper()
-		eventually(t, "what became of "+address, 30*time.Second, want, func() string {
+		eventually(t, "what became of "+address, time.Minute, want, func() string {
 			m.sh(sb.ID, "curl -sm 1 http://"+address+"/; true")
 			var page struct {
 				Items []struct{ Kind, Remote, Rule string }

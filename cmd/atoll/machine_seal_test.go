@@ -10,6 +10,7 @@ import (
 // ended before anybody resolves it, so what answers is the server's proxy, and
 // only with a certificate that the sandbox trusts.
 func TestMachineSealedTraffic(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t, noPool...)
 	const value = "a-value-of-the-sealed-machine-test"
 	var secret struct{ ID, Placeholder string }

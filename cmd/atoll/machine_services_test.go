@@ -78,7 +78,7 @@ func TestMachineHistoryAndPools(t *testing.T) {
 	}
 	m.must("POST", "/api/warm-pools", map[string]any{"snapshot": "pooled", "pool": 1}, &pool)
 	t.Cleanup(func() { _, _, _ = m.call("DELETE", "/api/warm-pools/"+pool.ID, nil) })
-	eventually(t, "the warm pool", 20*time.Second, 1, func() int {
+	eventually(t, "the warm pool", time.Minute, 1, func() int {
 		var list []struct{ CurrentSize int }
 		m.must("GET", "/api/warm-pools", nil, &list)
 		return list[0].CurrentSize

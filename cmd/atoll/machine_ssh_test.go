@@ -86,7 +86,7 @@ func TestMachineSSH(t *testing.T) {
 func (m *machine) sshPorts(t *testing.T, r visitor, config, box, other string) {
 	for _, id := range []string{box, other} {
 		m.sh(id, "echo of-$(hostname) > page; nohup python3 -m http.server 8000 >/dev/null 2>&1 & "+
-			"for i in $(seq 100); do curl -s localhost:8000 >/dev/null && break; sleep 0.05; done")
+			"until curl -s localhost:8000 >/dev/null; do sleep 0.05; done")
 	}
 	fetch := func(target string) (int, string) {
 		return r.run("sh", "-c", `printf 'GET /page HTTP/1.0\r\n\r\n' | ssh -F "$0" -W "$1" box`, config, target)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +18,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/atoll-sh/atoll/engine/enginetest"
 )
 
 // The tests of this file and of the other machine_*_test.go files start the
@@ -80,7 +81,7 @@ var shared struct{ m *machine }
 func sharedMachine(t *testing.T) *machine {
 	t.Helper()
 	if shared.m == nil {
-		shared.m = startMachine(t, noPool...)
+		shared.m = startMachine(t, nil, noPool...)
 	}
 	m := shared.m
 	m.t = t
@@ -135,33 +136,37 @@ type machine struct {
 	url   string
 	fault string // file that names the step to die at
 	args  []string
+	env   []string // beside this process's
 	cmd   *exec.Cmd
 	ended chan struct{}
 }
 
 // newMachine starts a server of the test's own. At the end of the test
 // everything it made on this host is taken down, and the test fails when
-// something is left.
+// something is left. What is asked of the host is asked for this server's things
+// alone, so that tests with servers of their own may run side by side: they wait
+// most of their time.
 func newMachine(t *testing.T, args ...string) *machine {
 	t.Helper()
-	m := startMachine(t, args...)
+	return newMachineWith(t, nil, args...)
+}
+
+// newMachineWith has more in the server's environment.
+func newMachineWith(t *testing.T, env []string, args ...string) *machine {
+	t.Helper()
+	m := startMachine(t, env, args...)
 	t.Cleanup(m.down)
 	return m
 }
 
-func startMachine(t *testing.T, args ...string) *machine {
+func startMachine(t *testing.T, env []string, args ...string) *machine {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := enginetest.FreeAddress(t)
 	home, err := os.MkdirTemp("", "ah") // short: TempDir's names are long for sockets
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, bin: binary(t), home: home, addr: addr, url: "http://" + addr, fault: filepath.Join(home, "fault"), args: args}
+	m := &machine{t: t, bin: binary(t), home: home, addr: addr, url: "http://" + addr, fault: filepath.Join(home, "fault"), args: args, env: env}
 	m.start()
 	m.waitImage()
 	return m
@@ -183,7 +188,7 @@ func (m *machine) launch() {
 	}
 	defer log.Close()
 	m.cmd = exec.Command(m.bin, append([]string{"serve", "--home", m.home, "--listen", m.addr, "--ssh-listen", "127.0.0.1:0"}, m.args...)...)
-	m.cmd.Env = append(os.Environ(), "ATOLL_API_KEY="+machineKey, "ATOLL_FAULT_FILE="+m.fault)
+	m.cmd.Env = append(append(os.Environ(), "ATOLL_API_KEY="+machineKey, "ATOLL_FAULT_FILE="+m.fault), m.env...)
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)
@@ -195,7 +200,7 @@ func (m *machine) launch() {
 
 func (m *machine) waitReady() {
 	m.t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		res, err := http.Get(m.url + "/readyz")
 		if err == nil {
@@ -210,7 +215,7 @@ func (m *machine) waitReady() {
 		default:
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("the server is not ready after a minute: %v\n%s", err, m.log())
+			m.t.Fatalf("the server is not ready after three minutes: %v\n%s", err, m.log())
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -253,8 +258,8 @@ func (m *machine) stop() {
 	_ = m.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-m.ended:
-	case <-time.After(30 * time.Second):
-		m.t.Errorf("the server did not end within 30 s of SIGTERM\n%s", m.log())
+	case <-time.After(time.Minute):
+		m.t.Errorf("the server did not end within a minute of SIGTERM\n%s", m.log())
 		m.kill()
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,17 +8,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/atoll-sh/atoll/engine/enginetest"
 )
 
 // TestMachineUp is what `make up` and `make down` do, twice, and once more
 // after the server was killed.
 func TestMachineUp(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := "http://" + l.Addr().String()
-	l.Close()
+	t.Parallel()
+	url := "http://" + enginetest.FreeAddress(t)
 	home, err := os.MkdirTemp("", "au")
 	if err != nil {
 		t.Fatal(err)

@@ -125,7 +125,7 @@ func makeChild(t testing.TB, parent, name string) string {
 // removeGroup waits for the kernel to let go of processes that just ended.
 func removeGroup(t testing.TB, dir string) {
 	var err error
-	for range 200 {
+	for range 6000 {
 		if err = os.Remove(dir); err == nil || os.IsNotExist(err) {
 			return
 		}

@@ -320,7 +320,7 @@ func TestFailures(t *testing.T) {
 		}
 	})
 	t.Run("deadline", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the call has to arrive within it
 		defer cancel()
 		_, err := r.Start(ctx, engine.Launch{})
 		wantKind(t, err, engine.KindTimeout)
@@ -444,7 +444,7 @@ func TestSlowWatcherIsClosed(t *testing.T) {
 		}
 	}
 	for i := 0; watchers(c) != 1; i++ {
-		if i == 1000 {
+		if i == 6000 {
 			t.Fatal("the slow watcher was not closed")
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -489,7 +489,7 @@ func TestTwoProcesses(t *testing.T) {
 	}
 	s.Start()
 	defer func() { s.Shutdown(); s.WaitForShutdown() }()
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		t.Fatal("no server")
 	}
 	a, b := open(t, s.ClientURL()), open(t, s.ClientURL())
@@ -510,7 +510,7 @@ func TestTwoProcesses(t *testing.T) {
 	late := open(t, s.ClientURL()) // joins after the first heartbeat and asks
 	for _, c := range []*Cluster{b, late} {
 		for i := 0; len(c.Runners(t.Context())) != 1; i++ {
-			if i == 500 {
+			if i == 6000 {
 				t.Fatal("the runner was not heard of")
 			}
 			time.Sleep(10 * time.Millisecond)

@@ -86,7 +86,7 @@ func TestOnDemandFails(t *testing.T) {
 	if _, err := r.Snapshots().Prepare(t.Context(), later); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); r.laterState().State != engine.SnapshotActive; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); r.laterState().State != engine.SnapshotActive; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it never became active")
 		}

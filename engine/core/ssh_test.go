@@ -44,7 +44,7 @@ func over(t *testing.T, v *engine.SSHVisit) error {
 	t.Helper()
 	select {
 	case <-v.Life.Done():
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the visit goes on")
 	}
 	return context.Cause(v.Life)

@@ -69,7 +69,7 @@ func (p *containerdProcess) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	for range 600 {
+	for range 1200 {
 		s, err := Open(p.t.Context(), Config{Address: p.socket})
 		if err == nil {
 			s.Close()

@@ -24,12 +24,12 @@ import (
 // eventually waits until ok, for what happens in the background.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(long); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	t.Errorf("still not so after 20 s: %s", what)
+	t.Errorf("still not so after %v: %s", long, what)
 }
 
 // traces lists all that servers leave on a host.

@@ -187,7 +187,7 @@ const (
 	// again is how long to wait before a datagram is sent once more.
 	again = 8 * time.Second
 	// long is how long a packet that must arrive is waited for on a busy machine.
-	long = 20 * time.Second
+	long = time.Minute
 )
 
 // dial connects from a namespace. The address must be a literal.

@@ -263,7 +263,7 @@ func TestTornRecordIsAnOrphan(t *testing.T) {
 
 func waitReady(t *testing.T, r *Runner, n int) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		have := 0
 		list, _ := r.Pools(t.Context())

@@ -22,7 +22,7 @@ func target(k engine.PoolKind, size int) engine.PoolTarget {
 // pools waits until the runner's pools are as wanted.
 func pools(t *testing.T, r *Runner, want ...engine.PoolStatus) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		got, err := r.Pools(t.Context())
 		diff := cmp.Diff(want, got)
@@ -61,7 +61,7 @@ func TestPoolsFollowTheirTargets(t *testing.T) {
 	// What nobody wants any more goes; the configured pool stays.
 	set()
 	pools(t, r, engine.PoolStatus{PoolTarget: target(base, 1), Ready: 1})
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for want := "disks 2 roots 2 shares 2 slots 2 instances 2"; h.held() != want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the host holds %s; want %s", h.held(), want)

@@ -98,7 +98,7 @@ func killDuringChurn(t *testing.T, home string) {
 	if !early {
 		select {
 		case <-opened.seen:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 		}
 	}
 	time.Sleep(time.Duration(rand.IntN(250)) * time.Millisecond)

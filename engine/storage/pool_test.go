@@ -48,10 +48,15 @@ func openPool(t *testing.T, c Config) *Pool {
 	return p
 }
 
-// wantNothingLeft fails when a loop device or mount below home is left.
+// wantNothingLeft fails when a loop device or mount below home is left. The
+// kernel lets go of a loop device a moment after its last user.
 func wantNothingLeft(t *testing.T, home string) {
 	t.Helper()
-	if loops := loopsBelow(t, home); len(loops) > 0 {
+	loops := loopsBelow(t, home)
+	for end := time.Now().Add(time.Minute); len(loops) > 0 && time.Now().Before(end); loops = loopsBelow(t, home) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if len(loops) > 0 {
 		t.Errorf("loop devices are left: %v", loops)
 	}
 	if mounts := mountsBelow(t, home); len(mounts) > 0 {

@@ -55,6 +55,7 @@ for c in (entry, button, plain, slider): box.pack_start(c, False, False, 0)
 box.pack_start(area, True, True, 0)
 w.add(box)
 w.show_all()
+for c in (w, area): c.get_window().set_event_compression(False) # every motion counts, however late it is read
 entry.grab_focus()
 note(ready=1)
 Gtk.main()
@@ -86,9 +87,8 @@ func openDesktop(t *testing.T) *probe {
 	}
 	p := &probe{box: b, log: b.dir + "/log"}
 	write(t, b.dir+"/window.py", window)
-	b.run("touch log; nohup /usr/bin/python3 window.py log >out 2>&1 & echo $!")
+	p.pid = pidOf(t, b.run("touch log; nohup /usr/bin/python3 window.py log >out 2>&1 & echo $!"))
 	eventually(t, "the window: "+b.run("cat out"), func() bool { return strings.Contains(read(t, p.log), "ready") })
-	p.pid = pidOf(t, b.run("pgrep -f 'window[.]py log$'"))
 	eventually(t, "the window on the screen", func() bool {
 		w, err := b.Windows(t.Context())
 		return err == nil && len(w) == 1 && w[0].Width == 500

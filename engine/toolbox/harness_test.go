@@ -155,7 +155,7 @@ func wantError(t *testing.T, err error, status int, code wire.Code, part string)
 // eventually waits for something that other processes do.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)

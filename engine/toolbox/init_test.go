@@ -108,7 +108,7 @@ func TestAsInit(t *testing.T) {
 		if got := b.run("env | grep -c ATOLL_; true"); got != "0\n" {
 			t.Errorf("got %s variables of the toolbox's own", got)
 		}
-		if got := b.run("echo $FROM_IMAGE $HOME; sleep 0.2; cat /proc/self/oom_score_adj; cat /proc/1/comm"); got != "1 "+b.dir+"\n500\natoll-toolbox\n" {
+		if got := b.run("echo $FROM_IMAGE $HOME; for i in $(seq 1200); do read n </proc/$$/oom_score_adj; [ $n = 500 ] && break; sleep 0.05; done; cat /proc/self/oom_score_adj /proc/1/comm"); got != "1 "+b.dir+"\n500\natoll-toolbox\n" {
 			t.Errorf("got %q", got)
 		}
 	})
@@ -271,11 +271,11 @@ func testSudo(t *testing.T, b *box) {
 		t.Errorf("another user: got %+v, %v", got, err)
 	}
 	// A signal to the client reaches the command, and its end ends the command.
-	got, err = b.Execute(t.Context(), wire.ExecuteRequest{Command: "sudo sh -c 'trap \"echo caught; exit 5\" INT; while :; do sleep 0.02; done' & sleep 0.5; kill -INT $!; wait $!"})
+	got, err = b.Execute(t.Context(), wire.ExecuteRequest{Command: "sudo sh -c 'trap \"echo caught; exit 5\" INT; touch trapped; while :; do sleep 0.02; done' & until [ -e trapped ]; do sleep 0.02; done; kill -INT $!; wait $!"})
 	if err != nil || got.Result != "caught\n" || got.ExitCode != 5 {
 		t.Errorf("signal: got %+v, %v", got, err)
 	}
-	b.run("sudo sleep 301 & sleep 0.3; kill -9 $!")
+	b.run("sudo sleep 301 & until pgrep -xf 'sleep 301' >/dev/null; do sleep 0.02; done; kill -9 $!")
 	eventually(t, "the command of a dead client to end", func() bool { return b.run("pgrep -c -f 'sleep 30[1]'; true") == "0\n" })
 }
 

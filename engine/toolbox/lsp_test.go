@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -104,10 +105,17 @@ func typescriptServer(t *testing.T) string {
 	tarball := filepath.Join(cache, strings.ReplaceAll(pkg, "@", "-")+".tgz")
 	if _, err := os.Stat(tarball); err != nil {
 		temp := t.TempDir()
-		cmd := exec.CommandContext(t.Context(), "npm", "pack", "--silent", pkg)
-		cmd.Dir = temp
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("npm pack: %v\n%s", err, out)
+		for try := 1; ; try++ { // registries, and the names of their hosts, fail for moments
+			cmd := exec.CommandContext(t.Context(), "npm", "pack", "--silent", pkg)
+			cmd.Dir = temp
+			out, err := cmd.CombinedOutput()
+			if err == nil {
+				break
+			}
+			if try == 4 {
+				t.Fatalf("npm pack: %v\n%s", err, out)
+			}
+			time.Sleep(time.Duration(try) * 10 * time.Second)
 		}
 		if err := os.MkdirAll(cache, 0o755); err != nil {
 			t.Fatal(err)

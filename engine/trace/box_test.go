@@ -165,7 +165,7 @@ func newBox(t testing.TB) *box {
 		_ = cmd.Wait()
 		shared.tracer.End(b.id)
 		for _, dir := range []string{group, parent} {
-			for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			for end := time.Now().Add(patienceOfTests); ; time.Sleep(5 * time.Millisecond) {
 				if err := os.Remove(dir); err == nil || time.Now().After(end) {
 					break
 				}
@@ -234,7 +234,7 @@ func (b *box) records() (all []engine.ActivityRecord) {
 }
 
 // patienceOfTests is how long a record is waited for on a busy machine.
-const patienceOfTests = 30 * time.Second
+const patienceOfTests = time.Minute
 
 // seen waits for a record.
 func (b *box) seen(want func(engine.ActivityRecord) bool) (engine.ActivityRecord, error) {

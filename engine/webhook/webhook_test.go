@@ -120,7 +120,7 @@ func (r *rig) send(id string) {
 // over the pauses between tries.
 func (r *rig) settled(id, state string, tries int) {
 	r.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		m, err := r.db.Message(r.t.Context(), org, id)
 		if err != nil {
@@ -275,7 +275,7 @@ func TestGoneDisables(t *testing.T) {
 	e := r.endpoint(to.URL)
 	r.send("m1")
 	<-to.got
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		got, err := r.Endpoint(t.Context(), org, e.ID)
 		if err == nil && got.Disabled && got.Reason != "" {

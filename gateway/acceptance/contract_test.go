@@ -83,9 +83,9 @@ func (s *server) create(t *testing.T, body string) string {
 // until waits for what comes true soon.
 func until(t *testing.T, what string, test func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !test(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !test(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not so after 30 s", what)
+			t.Fatalf("%s: not so after a minute", what)
 		}
 	}
 }

@@ -20,11 +20,11 @@ function inside(shot) {
 // until waits for what programs on the screen do.
 async function until(what, test) {
   let last
-  for (let i = 0; i < 300; i++) {
+  for (let i = 0; i < 900; i++) {
     try { if (await test()) return } catch (e) { last = e }
     await sleep(100)
   }
-  throw new Error(`${what}: not so after 30 s: ${last ?? ''}`)
+  throw new Error(`${what}: not so after 90 s: ${last ?? ''}`)
 }
 
 module.exports = async function desktop(d, { step, same, has, rejects }) {
@@ -47,7 +47,7 @@ module.exports = async function desktop(d, { step, same, has, rejects }) {
     same((await c.getProcessStatus('x11vnc')).running, true)
   })
   await s('getProcessLogs', async () => same(typeof (await c.getProcessLogs('xvfb')).logs, 'string'))
-  await s('getProcessErrors', async () => has((await c.getProcessErrors('novnc')).errors, '6080'))
+  await s('getProcessErrors', () => until('novnc tells its port', async () => (await c.getProcessErrors('novnc')).errors.includes('6080')))
 
   // A terminal that writes what is typed into a file.
   await run('touch /tmp/typed; setsid xfce4-terminal --geometry=80x20+200+150 --title=Typing -x sh -c "cat >/tmp/typed" >/dev/null 2>&1 &')
@@ -150,8 +150,10 @@ module.exports = async function desktop(d, { step, same, has, rejects }) {
     return button && field
   }))
   await a('getTree', async () => {
-    const tree = await c.accessibility.getTree({ scope: 'focused', maxDepth: 1 })
-    same([tree.root.role, tree.root.name], ['application', 'Chromium'])
+    await until('Chromium has the focus', async () => {
+      const { root } = await c.accessibility.getTree({ scope: 'focused', maxDepth: 1 })
+      return root.role === 'application' && root.name === 'Chromium'
+    })
     assert.ok((await c.accessibility.getTree({ scope: 'all', maxDepth: 0 })).root)
   })
   await a('invokeNode', async () => { await c.accessibility.invokeNode(button.id); await titled('pressed'); await rejects(c.accessibility.invokeNode('n'), 400) })

@@ -201,7 +201,7 @@ func (s *server) replayWait(t *testing.T, r recorded, path string) {
 
 // replayStream opens a WebSocket, sends the body and reads until the text comes.
 func (s *server) replayStream(t *testing.T, r recorded, path, body string) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	header, offered := http.Header{"Authorization": {"Bearer " + apiKey}}, []string{}
 	for i := 0; i+1 < len(r.headers); i += 2 {

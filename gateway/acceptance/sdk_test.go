@@ -79,7 +79,7 @@ func compare(t *testing.T, path, got string) {
 // prints.
 func (s *server) drive(client, interpreter string, args []string, image string) []line {
 	s.Helper()
-	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Minute)
 	defer cancel()
 	program, err := filepath.Abs(args[0])
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -25,6 +24,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/atoll-sh/atoll/engine/enginetest"
 )
 
 const apiKey = "atl_sdktest_0123456789abcdef0123456789abcdef"
@@ -40,7 +41,7 @@ type server struct {
 // start builds and starts a server, and takes it down with the test.
 func start(t *testing.T) *server {
 	t.Helper()
-	s := &server{T: t, bin: filepath.Join(t.TempDir(), "atoll"), addr: freeAddress(t), ended: make(chan struct{})}
+	s := &server{T: t, bin: filepath.Join(t.TempDir(), "atoll"), addr: enginetest.FreeAddress(t), ended: make(chan struct{})}
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", s.bin, "github.com/atoll-sh/atoll/cmd/atoll").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -76,16 +77,6 @@ func start(t *testing.T) *server {
 		return false
 	})
 	return s
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func (s *server) logPath() string { return filepath.Join(s.home, "test-server.log") }
@@ -129,8 +120,8 @@ func (s *server) down() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.ended:
-	case <-time.After(30 * time.Second):
-		s.Errorf("the server did not end within 30 s of SIGTERM")
+	case <-time.After(time.Minute):
+		s.Errorf("the server did not end within a minute of SIGTERM")
 		_ = s.cmd.Process.Kill()
 		<-s.ended
 	}

@@ -106,7 +106,7 @@ func TestUsageAndAuditTravel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); len(page.Items) == 0 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); len(page.Items) == 0 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if page, err = c.Audit(ctx, nobody, engine.AuditQuery{Limit: 10}); err != nil {
 			t.Fatal(err)
 		}

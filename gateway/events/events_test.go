@@ -64,7 +64,7 @@ func newRig(t *testing.T, limits events.Limits) *rig {
 	web := httptest.NewServer(r.server)
 	r.url = web.URL
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := r.server.Close(ctx); err != nil {
 			t.Errorf("Close: %v", err)
@@ -270,7 +270,7 @@ func TestHandshakeIsRefused(t *testing.T) {
 const tick = 20 * time.Millisecond
 
 func TestPings(t *testing.T) {
-	r := newRig(t, events.Limits{PingInterval: tick, PingTimeout: 5 * time.Second})
+	r := newRig(t, events.Limits{PingInterval: tick, PingTimeout: time.Minute})
 	ws := r.dial()
 	_, _, _ = ws.Read(t.Context())
 	r.send(ws, `40{"token":"good"}`)
@@ -330,7 +330,7 @@ func TestWatcherThatLagsIsClosed(t *testing.T) {
 // A client that takes nothing fills the buffers of its connection; then the
 // server lets go of it.
 func TestClientThatDoesNotReadIsCut(t *testing.T) {
-	r := newRig(t, events.Limits{Write: 5 * tick})
+	r := newRig(t, events.Limits{Write: 50 * tick})
 	_, stream := r.connectWatched()
 	e := engine.Event{Type: "sandbox.created", Sandbox: &engine.Sandbox{ID: "s", Labels: map[string]string{"x": strings.Repeat("x", 1<<20)}}}
 	for sent := 0; ; sent++ {

@@ -104,7 +104,7 @@ func newRig(t *testing.T, limits ...sshd.Limits) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := r.server.Close(ctx); err != nil {
 			t.Error(err)
@@ -217,7 +217,7 @@ func TestTerminal(t *testing.T) {
 // dial connects with another implementation, which can do what ssh does not.
 func (r *rig) dial(token string) (*ssh.Client, error) {
 	return ssh.Dial("tcp", r.server.Addr().String(), &ssh.ClientConfig{
-		User: token, HostKeyCallback: ssh.FixedHostKey(r.key.PublicKey()), Timeout: 10 * time.Second,
+		User: token, HostKeyCallback: ssh.FixedHostKey(r.key.PublicKey()), Timeout: time.Minute,
 	})
 }
 
@@ -312,7 +312,7 @@ func TestLeaving(t *testing.T) {
 
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain: %s", what)
 		}
@@ -485,7 +485,7 @@ func TestRevocationEndsConnections(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	r := newRig(t, sshd.Limits{PerSandbox: 2, PerAddress: 3, Channels: 5, Failures: 1, Slow: 20 * time.Millisecond, Handshake: 500 * time.Millisecond, KeepAlive: 50 * time.Millisecond})
+	r := newRig(t, sshd.Limits{PerSandbox: 2, PerAddress: 3, Channels: 5, Failures: 1, Slow: 20 * time.Millisecond, Handshake: 5 * time.Second})
 	c := r.mustDial()
 	for i := range 6 {
 		s, err := c.NewSession()

@@ -85,7 +85,7 @@ func (w *world) run(name string, args ...string) (stdout, all string, code int) 
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = w.home
 	cmd.Env = []string{
-		"HOME=" + w.home, "MCP_INSPECTOR_SECRET_STORE=memory", "DISABLE_AUTOUPDATER=1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
+		"HOME=" + w.home, "MCP_INSPECTOR_SECRET_STORE=memory", "DISABLE_AUTOUPDATER=1", "MCP_TIMEOUT=120000", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
 		"PATH=" + w.node + ":" + filepath.Join(w.npm, "node_modules", ".bin") + ":" + os.Getenv("PATH"),
 	}
 	var out, errs bytes.Buffer

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/atoll-sh/atoll/engine/enginetest"
 	"github.com/atoll-sh/atoll/engine/enginetest/published"
 )
 
@@ -130,7 +131,7 @@ func TestAgents(t *testing.T) {
 	for _, r := range runs {
 		published.NPM(t, r.pkg) // before the server idles
 	}
-	address := freeAddress(t)
+	address := enginetest.FreeAddress(t)
 	atoll := startProduct(t, address)
 	server := "http://" + address
 	awaitImage(t, server)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/atoll-sh/atoll/engine/enginetest"
 	"github.com/atoll-sh/atoll/engine/enginetest/published"
 )
 
@@ -181,7 +182,7 @@ func startProduct(t *testing.T, address string, args ...string) (atoll string) {
 // which the suite cannot send.
 func serveProduct(t *testing.T) string {
 	t.Helper()
-	address := freeAddress(t)
+	address := enginetest.FreeAddress(t)
 	startProduct(t, address)
 	target := &url.URL{Scheme: "http", Host: address}
 	proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {

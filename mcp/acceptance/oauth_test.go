@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/atoll-sh/atoll/engine/enginetest"
 	"github.com/atoll-sh/atoll/engine/enginetest/published"
 )
 
@@ -39,21 +40,10 @@ func script(t *testing.T, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(t.Context(), published.Node(t), append([]string{path}, args...)...)
 }
 
-// freeAddress is one that nobody listens on.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // An agent with nothing but the server's URL gets its user logged in at an
 // identity provider and works for them: both are other people's programs.
 func TestLogIn(t *testing.T) {
-	issuer, address := freeAddress(t), freeAddress(t)
+	issuer, address := enginetest.FreeAddress(t), enginetest.FreeAddress(t)
 	_, port, _ := net.SplitHostPort(issuer)
 	resource := "http://" + address + "/mcp"
 	provider := script(t, "provider.mjs", port, resource)

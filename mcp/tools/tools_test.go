@@ -232,7 +232,7 @@ func TestBackgroundProcess(t *testing.T) {
 	wantPrefix(t, b.ok("sandbox_exec", `{"id":"box","command":"while read l; do echo got $l; done","background":true}`), "Started process p-")
 	process := box.Sessions()[0]
 	wantPrefix(t, b.ok("sandbox_process", fmt.Sprintf(`{"id":"box","process":%q,"action":"input","data":"hello"}`, process)), "Sent to")
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if got := b.ok("sandbox_process", fmt.Sprintf(`{"id":"box","process":%q}`, process)); strings.Contains(got, "got hello") {
 			break
 		} else if time.Now().After(deadline) {

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,8 +18,7 @@ func Guest() {
 	if err != nil {
 		fmt.Println("vmtest:", err)
 	}
-	_ = os.Stdout.Sync()
-	time.Sleep(100 * time.Millisecond) // the console is slower than we
+	_ = unix.IoctlSetInt(int(os.Stdout.Fd()), unix.TCSBRK, 1) // the console is slower than we: wait for it
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	select {}
 }

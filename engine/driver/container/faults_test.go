@@ -35,7 +35,7 @@ func ownDaemon(t *testing.T) (*rig, *Supervisor) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.Stop(ctx); err != nil {
 			t.Error(err)
@@ -167,7 +167,7 @@ func TestShimKilled(t *testing.T) {
 		if e.Kind != driver.EventExit || e.ID != h.ID {
 			t.Errorf("got %+v, want the exit of %s", e, h.ID)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("got no event, want an exit")
 	}
 	s, err := r.driver.Inspect(t.Context(), h)
@@ -317,8 +317,8 @@ func TestForeignContainer(t *testing.T) {
 	if err := b.driver.Remove(t.Context(), h); engine.KindOf(err) != engine.KindDenied {
 		t.Errorf("got %v, want denied", err)
 	}
-	if err := b.driver.Start(t.Context(), h); err == nil {
-		t.Error("got a start of another server's container, want an error")
+	if err := b.driver.Start(t.Context(), h); engine.KindOf(err) != engine.KindDenied {
+		t.Errorf("got %v of another server's container, want denied", err)
 	}
 	if s, _ := a.driver.Inspect(t.Context(), h); s.Phase != driver.PhaseRunning {
 		t.Errorf("got %+v, want running still", s)

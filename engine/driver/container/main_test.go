@@ -62,9 +62,12 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	left := leftovers(dir)
+	for end := time.Now().Add(time.Minute); len(left) > 0 && time.Now().Before(end); left = leftovers(dir) {
+		time.Sleep(50 * time.Millisecond) // processes take a moment to end
+	}
 	if err := shared.supervisor.Stop(ctx); err != nil {
 		left = append(left, err.Error())
 	}
@@ -167,7 +170,7 @@ func newRig(t testing.TB, edit func(*Config)) *rig {
 	r := &rig{config: c}
 	r.open(t)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := r.driver.Destroy(ctx); err != nil {
 			t.Error(err)
@@ -304,7 +307,7 @@ func (r *rig) create(t testing.TB, edit func(*driver.Spec)) driver.Handle {
 
 func (r *rig) remove(t testing.TB, h driver.Handle) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := r.driver.Remove(ctx, h); err != nil {
 		t.Errorf("remove %s: %v", h.ID, err)
@@ -314,7 +317,7 @@ func (r *rig) remove(t testing.TB, h driver.Handle) {
 // post asks the toolbox of an instance.
 func (r *rig) post(t testing.TB, h driver.Handle, path string, body any) ([]byte, error) {
 	t.Helper()
-	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return r.driver.Dial(ctx, h) },
 	}}

@@ -17,7 +17,7 @@ import (
 // awaitSpare returns the process of the only spare shim of a driver.
 func awaitSpare(t *testing.T, d *Driver) int {
 	t.Helper()
-	for range 1000 {
+	for range 12000 {
 		entries, _ := os.ReadDir(d.spares.dir)
 		for _, e := range entries {
 			if pid, err := strconv.Atoi(e.Name()); err == nil && unix.Kill(pid, 0) == nil {
@@ -32,7 +32,7 @@ func awaitSpare(t *testing.T, d *Driver) int {
 
 func awaitEnd(t *testing.T, pid int) {
 	t.Helper()
-	for range 1000 {
+	for range 12000 {
 		if errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
 			return
 		}

@@ -42,9 +42,13 @@ func (d *Driver) Start(ctx context.Context, h driver.Handle) error {
 	if err == nil {
 		return nil
 	}
-	if engine.KindOf(err) == engine.KindNotFound {
+	switch kind := engine.KindOf(err); {
+	case kind == engine.KindNotFound:
 		d.forget(h.ID)
 		return errUnknown(h.ID)
+	case kind == engine.KindDenied && d.ours(ctx, h.ID) != nil: // another server's, which goes on
+		d.forget(h.ID)
+		return err
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
@@ -122,6 +126,9 @@ func (d *Driver) createTask(ctx context.Context, in *instance) (pid int, running
 		}
 		old, getErr := d.getTask(firm, in.id)
 		if getErr == nil && old != nil && live(old.Status) {
+			if err := d.ours(ctx, in.id); err != nil {
+				return 0, false, err
+			}
 			return int(old.Pid), true, nil
 		}
 		if err := d.deleteTask(ctx, in); err != nil {

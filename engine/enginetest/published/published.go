@@ -1,7 +1,8 @@
 // Package published installs programs and libraries of the public package
 // registries for tests, unmodified and at exact versions, into the user's cache
-// directory: a second run needs no network. A registry that does not answer
-// fails the test with its client's words.
+// directory: a second run needs no network. Registries, and the names of their
+// hosts, fail for moments, so what they are asked for is asked for again; one
+// that does not answer for minutes fails the test with its client's words.
 package published
 
 import (
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // nodeVersion is the Node that programs run with: some need a newer one than
@@ -49,7 +51,7 @@ func InstallNPM(ctx context.Context, packages ...string) (string, error) {
 		}
 		// Without a lock file: it would hold addresses of one registry.
 		args := append([]string{"install", "--no-audit", "--no-fund", "--no-package-lock", "--prefer-offline"}, packages...)
-		return run(ctx, dir, "npm", args...)
+		return fetch(ctx, dir, "npm", args...)
 	})
 }
 
@@ -69,7 +71,7 @@ func Python(tb testing.TB, requirements string) string {
 		if err := os.WriteFile(pinned, text, 0o644); err != nil {
 			return err
 		}
-		return run(tb.Context(), dir, "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "-r", pinned)
+		return fetch(tb.Context(), dir, "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "-r", pinned)
 	}))(tb)
 	return filepath.Join(dir, "venv", "bin", "python")
 }
@@ -83,6 +85,22 @@ func must(value string, err error) func(testing.TB) string {
 		}
 		return value
 	}
+}
+
+// fetch is run again after a pause, as long as it fails, a few times.
+func fetch(ctx context.Context, dir, name string, args ...string) error {
+	for _, pause := range []time.Duration{5 * time.Second, 20 * time.Second, time.Minute} {
+		err := run(ctx, dir, name, args...)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+	return run(ctx, dir, name, args...)
 }
 
 // run runs a registry's client.

@@ -11,7 +11,7 @@ const fs = require('node:fs')
 const path = require('node:path')
 const { createRequire } = require('node:module')
 
-const limit = 60_000
+const limit = 180_000
 const print = (line) => fs.writeSync(1, JSON.stringify(line) + '\n')
 
 exports.load = createRequire(path.join(process.argv[2], 'package.json'))
@@ -42,11 +42,11 @@ async function step(method, work) {
 }
 
 exports.until = async (what, test) => {
-  for (let i = 0; i < 200; i++) {
+  for (let i = 0; i < 1200; i++) {
     if (await test()) return
     await new Promise((r) => setTimeout(r, 50))
   }
-  throw new Error(`${what}: not so after 10 s`)
+  throw new Error(`${what}: not so after a minute`)
 }
 
 exports.main = (program) => program(step).then(

@@ -156,7 +156,7 @@ def session(sb):
     same(p.get_session_command_logs("one", r.cmd_id).stderr, "err\n")
     wait = p.execute_session_command("one", SessionExecuteRequest(command='read line; echo "got $line"', run_async=True))
     p.send_session_command_input("one", wait.cmd_id, "a word")
-    for _ in range(200):
+    for _ in range(1200):
         if p.get_session_command("one", wait.cmd_id).exit_code is not None:
             break
         time.sleep(0.05)
@@ -238,7 +238,7 @@ def preview(sb):
 
 def snapshot(d, sb, run):
     name = run + "-image"
-    same(d.snapshot.create(CreateSnapshotParams(name=name, image=os.environ["IMAGE"]), timeout=50).state, "active")
+    same(d.snapshot.create(CreateSnapshotParams(name=name, image=os.environ["IMAGE"]), timeout=120).state, "active")
     same(d.snapshot.get(name).name, name)
     assert name in [s.name for s in d.snapshot.list().items]
     d.snapshot.delete(d.snapshot.get(name))
@@ -253,7 +253,7 @@ def snapshot(d, sb, run):
 
 
 def image(d):
-    sb = d.create(CreateSandboxFromImageParams(image=os.environ["IMAGE"]), timeout=50)
+    sb = d.create(CreateSandboxFromImageParams(image=os.environ["IMAGE"]), timeout=120)
     same(sb.process.exec("echo up").result, "up\n")
     sb.delete()
 
