@@ -70,8 +70,7 @@ type bpfFlow struct {
 	Dir       uint8
 	State     uint8
 	Pad       uint16
-	FirstNs   uint64
-	LastNs    uint64
+	Reserved  [2]uint64
 	TxPackets uint64
 	TxBytes   uint64
 	RxPackets uint64
@@ -147,10 +146,7 @@ type bpfRuleKey struct {
 
 type bpfStats struct {
 	_          structs.HostLayout
-	TxPackets  uint64
-	TxBytes    uint64
-	RxPackets  uint64
-	RxBytes    uint64
+	Reserved   [4]uint64
 	Flows      uint64
 	Denied     uint64
 	Lost       uint64
