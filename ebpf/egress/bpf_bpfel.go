@@ -174,6 +174,7 @@ const (
 	bpfVarFlowBudget    = "flow_budget"
 	bpfVarFlowKeyLayout = "flow_key_layout"
 	bpfVarFlowLayout    = "flow_layout"
+	bpfVarShortWay      = "short_way"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -246,6 +247,7 @@ type bpfVariableSpecs struct {
 	FlowBudget    *ebpf.VariableSpec `ebpf:"flow_budget"`
 	FlowKeyLayout *ebpf.VariableSpec `ebpf:"flow_key_layout"`
 	FlowLayout    *ebpf.VariableSpec `ebpf:"flow_layout"`
+	ShortWay      *ebpf.VariableSpec `ebpf:"short_way"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -302,6 +304,7 @@ type bpfVariables struct {
 	FlowBudget    *ebpf.Variable `ebpf:"flow_budget"`
 	FlowKeyLayout *ebpf.Variable `ebpf:"flow_key_layout"`
 	FlowLayout    *ebpf.Variable `ebpf:"flow_layout"`
+	ShortWay      *ebpf.Variable `ebpf:"short_way"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
