@@ -133,8 +133,7 @@ func reverse(frame []byte) []byte {
 func variants(frame []byte) map[string][]byte {
 	all := map[string][]byte{"as it is": frame}
 	for i := range min(len(frame), 74) {
-		values := []byte{0, 0xff, frame[i] ^ 1, frame[i] ^ 2, frame[i] ^ 4, frame[i] ^ 0x20, frame[i] ^ 0x80, 6, 17, 44}
-		for _, v := range values {
+		for _, v := range []byte{0, 0xff, frame[i] ^ 1, frame[i] ^ 4} {
 			if v != frame[i] {
 				f := bytes.Clone(frame)
 				f[i] = v
@@ -146,7 +145,7 @@ func variants(frame []byte) map[string][]byte {
 	if frame[12] == 0x86 {
 		ip = 54
 	}
-	for n := ip; n < len(frame); n++ { // test runs want the whole head of IP
+	for n := ip; n < ip+24; n++ { // test runs want the whole head of IP
 		all[fmt.Sprintf("%d bytes", n)] = frame[:n]
 	}
 	return all
