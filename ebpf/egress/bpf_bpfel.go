@@ -70,8 +70,7 @@ type bpfFlow struct {
 	Dir       uint8
 	State     uint8
 	Pad       uint16
-	FirstNs   uint64
-	LastNs    uint64
+	Reserved  [2]uint64
 	TxPackets uint64
 	TxBytes   uint64
 	RxPackets uint64
@@ -147,10 +146,7 @@ type bpfRuleKey struct {
 
 type bpfStats struct {
 	_          structs.HostLayout
-	TxPackets  uint64
-	TxBytes    uint64
-	RxPackets  uint64
-	RxBytes    uint64
+	Reserved   [4]uint64
 	Flows      uint64
 	Denied     uint64
 	Lost       uint64
@@ -178,6 +174,7 @@ const (
 	bpfVarFlowBudget    = "flow_budget"
 	bpfVarFlowKeyLayout = "flow_key_layout"
 	bpfVarFlowLayout    = "flow_layout"
+	bpfVarShortWay      = "short_way"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -250,6 +247,7 @@ type bpfVariableSpecs struct {
 	FlowBudget    *ebpf.VariableSpec `ebpf:"flow_budget"`
 	FlowKeyLayout *ebpf.VariableSpec `ebpf:"flow_key_layout"`
 	FlowLayout    *ebpf.VariableSpec `ebpf:"flow_layout"`
+	ShortWay      *ebpf.VariableSpec `ebpf:"short_way"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -306,6 +304,7 @@ type bpfVariables struct {
 	FlowBudget    *ebpf.Variable `ebpf:"flow_budget"`
 	FlowKeyLayout *ebpf.Variable `ebpf:"flow_key_layout"`
 	FlowLayout    *ebpf.Variable `ebpf:"flow_layout"`
+	ShortWay      *ebpf.Variable `ebpf:"short_way"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

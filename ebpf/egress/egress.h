@@ -130,7 +130,7 @@ struct flow {
 	__u32 gen, rule, domain;
 	__u8  dir, state;
 	__u16 pad;
-	__u64 first_ns, last_ns;
+	__u64 reserved[2]; /* as long as what earlier versions pinned */
 	__u64 tx_packets, tx_bytes, rx_packets, rx_bytes;
 	__u64 cookie;
 };
@@ -158,7 +158,7 @@ struct event {
 };
 
 struct stats {
-	__u64 tx_packets, tx_bytes, rx_packets, rx_bytes;
+	__u64 reserved[4]; /* as long as what earlier versions pinned */
 	__u64 flows, denied, lost, suppressed;
 	__u64 drops[REASON_MAX];
 };

@@ -118,9 +118,8 @@ func endpoint(a [16]uint8, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(a).Unmap(), binary.BigEndian.Uint16(b[:]))
 }
 
-// Stats counts what a sandbox sent and got.
+// Stats counts what was judged for a sandbox.
 type Stats struct {
-	Sent, Got  Traffic
 	Flows      uint64
 	Denied     uint64
 	Lost       uint64            // events for which the ring had no room
@@ -139,10 +138,6 @@ func (f *Filter) Stats(sandbox uint32) (Stats, error) {
 	}
 	s := Stats{Drops: map[string]uint64{}}
 	for _, p := range per {
-		s.Sent.Packets += p.TxPackets
-		s.Sent.Bytes += p.TxBytes
-		s.Got.Packets += p.RxPackets
-		s.Got.Bytes += p.RxBytes
 		s.Flows += p.Flows
 		s.Denied += p.Denied
 		s.Lost += p.Lost
