@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,18 +102,20 @@ func (p *pebble) root() *x509.CertPool {
 	}
 }
 
-// A real authority issues certificates for the server and its previews, renews
-// them in time, and is not asked for what is in the cache.
+// A real authority issues certificates for the server and its previews and
+// renews them in time, if they still are there. It is not asked for what is in
+// the cache.
 func TestACME(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a certificate to be renewed")
 	}
 	authority := startPebble(t)
 	roots := authority.root()
-	preview := "3000-" + private + ".atoll.example"
+	preview, deleted := "3000-"+private+".atoll.example", "3000-deleted.atoll.example"
+	var gone atomic.Bool
 	acme := certs.ACME{
 		Hosts: []string{"atoll.example"}, Directory: "https://" + authority.at(14000) + "/dir", Email: "someone@atoll.example", Cache: t.TempDir(),
-		Preview: func(_ context.Context, host string) bool { return host == preview }, HTTP: authority.http,
+		Preview: func(_ context.Context, host string) bool { return host == preview || host == deleted && !gone.Load() }, HTTP: authority.http,
 	}
 	serve := func(listen string) func(host string) (*x509.Certificate, error) {
 		b := newBench(t, func(c *gateway.Config) {
@@ -130,21 +133,30 @@ func TestACME(t *testing.T) {
 	}
 	hello := serve(authority.at(5001))
 	first := map[string]*x509.Certificate{}
-	for _, host := range []string{"atoll.example", preview} {
+	for _, host := range []string{deleted, "atoll.example", preview} {
 		c, err := hello(host)
 		if err != nil {
 			t.Fatalf("%s: %v", host, err)
 		}
 		first[host] = c
 	}
-	for _, host := range []string{"3000-gone.atoll.example", "www.atoll.example", "evil.example"} {
+	gone.Store(true)
+	cached := func() string {
+		text, err := os.ReadFile(filepath.Join(acme.Cache, deleted))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	before := cached()
+	for _, host := range []string{"3000-none.atoll.example", "www.atoll.example", "evil.example"} {
 		if c, err := hello(host); err == nil {
 			t.Errorf("%s: got a certificate for %v", host, c.DNSNames)
 		}
 	}
 	last := map[string]*x509.Certificate{}
-	for host, old := range first {
-		for {
+	for _, host := range []string{"atoll.example", preview} {
+		for old := first[host]; ; time.Sleep(250 * time.Millisecond) {
 			c, err := hello(host)
 			if err != nil {
 				t.Fatalf("%s: a connection while the certificate is renewed: %v", host, err)
@@ -153,8 +165,16 @@ func TestACME(t *testing.T) {
 				last[host] = c
 				break
 			}
-			time.Sleep(250 * time.Millisecond)
 		}
+	}
+	// Its turn came before theirs, but for the tenth of the last third that
+	// renewals are spread over.
+	time.Sleep(lifetime / 30)
+	if now := cached(); now != before {
+		t.Error("the certificate of a deleted sandbox was renewed")
+	}
+	if _, err := hello(deleted); err == nil {
+		t.Error("a deleted sandbox has a certificate")
 	}
 	_ = authority.cmd.Process.Kill()
 	again := serve("127.0.0.1:0")
