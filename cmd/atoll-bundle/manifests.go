@@ -65,7 +65,10 @@ func (b *bundle) mcpb() object {
 // server is the entry in the registry of MCP servers: the bundle, and a server
 // that runs elsewhere.
 func (b *bundle) server(digest string) object {
-	bearer := object{"name": "Authorization", "description": "Bearer and an API key of the server", "isRequired": true, "isSecret": true}
+	bearer := object{
+		"name": "Authorization", "value": "Bearer {key}", "isRequired": true, "isSecret": true,
+		"variables": object{"key": object{"description": "An API key of the server: atoll key create", "isRequired": true, "isSecret": true}},
+	}
 	return object{
 		"$schema": "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json",
 		"name":    registry, "title": title, "description": description, "version": b.version, "websiteUrl": home,
@@ -75,8 +78,9 @@ func (b *bundle) server(digest string) object {
 			"fileSha256": digest, "transport": object{"type": "stdio"},
 		}},
 		"remotes": []object{{
-			"type": "streamable-http", "url": "{server}/mcp", "headers": []object{bearer},
-			"variables": object{"server": object{"description": "URL of your server", "isRequired": true, "default": "http://127.0.0.1:7777"}},
+			// The registry takes https alone here; a server on this machine is reached by the package.
+			"type": "streamable-http", "url": "https://{server}/mcp", "headers": []object{bearer},
+			"variables": object{"server": object{"description": "Name of your server, with its port unless that is 443", "isRequired": true, "placeholder": "atoll.example"}},
 		}},
 	}
 }

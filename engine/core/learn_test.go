@@ -2,6 +2,7 @@ package core_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -145,5 +146,27 @@ func TestLearningEnds(t *testing.T) {
 	r.ok(err)
 	if p := r.runner.Launched(sb.ID).Network; p.Learn || !p.BlockAll {
 		t.Errorf("got %+v", p)
+	}
+}
+
+// A change of settings is no start.
+func TestTheLedgerTellsOfLife(t *testing.T) {
+	r, ledger := newLearningRig(t)
+	ctx := t.Context()
+	r.create("box")
+	_, err := r.Learner().Learn(ctx, operator, ref("box"), time.Minute, time.Time{})
+	r.ok(err)
+	_, err = r.Learner().Finish(ctx, operator, ref("box"), engine.LessonOptions{})
+	r.ok(err)
+	_, err = r.Sandboxes().Stop(ctx, ref("box"), engine.StopOptions{})
+	r.ok(err)
+	var got []string
+	for _, i := range ledger.items {
+		if i.Kind == engine.ActivityLifecycle {
+			got = append(got, i.Operation)
+		}
+	}
+	if want := []string{"created", "started", "stopped"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -73,9 +73,9 @@ func (l ledger) whose(ctx context.Context, ref engine.SandboxRef) (string, error
 	return "", public(err)
 }
 
-// lived records a step in a sandbox's life.
+// lived records a step in a sandbox's life. A change of its settings is none.
 func (c *Core) lived(kind string, sb *store.Sandbox) {
-	if c.Ledger == nil {
+	if c.Ledger == nil || kind == "sandbox.updated" {
 		return
 	}
 	r := engine.ActivityRecord{

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,5 +79,25 @@ func TestACMEAsksForKnownNamesOnly(t *testing.T) {
 	}
 	if c := a.Config(); !slices.Contains(c.NextProtos, acme.ALPNProto) || !slices.Contains(c.NextProtos, "h2") || c.MinVersion < tls.VersionTLS12 {
 		t.Errorf("got %+v", c)
+	}
+}
+
+// An order in a signed request, as RFC 8555 writes it.
+func TestOrdersAreRead(t *testing.T) {
+	order := base64.RawURLEncoding.EncodeToString([]byte(`{"identifiers":[{"type":"dns","value":"a.example"},{"type":"dns","value":"b.example"}]}`))
+	finalize := base64.RawURLEncoding.EncodeToString([]byte(`{"csr":"MII"}`))
+	for body, want := range map[string][]string{
+		`{"protected":"e30","payload":"` + order + `","signature":"AA"}`:    {"a.example", "b.example"},
+		`{"protected":"e30","payload":"` + finalize + `","signature":"AA"}`: nil,
+		`{"protected":"e30","payload":"","signature":"AA"}`:                 nil,
+		`{"payload":"%"}`: nil, `no JSON`: nil, ``: nil,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://ca.example/order", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ordered(req); !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, want %v", body, got, want)
+		}
 	}
 }

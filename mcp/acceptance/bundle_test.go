@@ -27,7 +27,7 @@ func TestBundles(t *testing.T) {
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	all, err := skills.All()
+	known, err := skills.All()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestBundles(t *testing.T) {
 		"mcpb manifest":      {npm, "mcpb", "validate", filepath.Join(out, "mcpb", "manifest.json")},
 		"mcpb bundle":        {npm, "mcpb", "unpack", filepath.Join(out, "atoll.mcpb"), unpacked},
 	}
-	for _, s := range all {
+	for _, s := range known {
 		checks["skill "+s.Name] = []string{npm, "skills-ref", "validate", filepath.Join(out, "claude", "skills", s.Name)}
 	}
 	for name, c := range checks {
@@ -56,12 +56,25 @@ func TestBundles(t *testing.T) {
 	if text, err := exec.CommandContext(t.Context(), filepath.Join(unpacked, "server", "atoll"), "version").CombinedOutput(); err != nil {
 		t.Errorf("the bundled program: %v\n%s", err, text)
 	}
-	var server struct{ Version string }
+	var manifest map[string]any
 	text, err := os.ReadFile(filepath.Join(out, "server.json"))
-	if err != nil || json.Unmarshal(text, &server) != nil || server.Version != "1.2.3" {
+	if err != nil || json.Unmarshal(text, &manifest) != nil || manifest["version"] != "1.2.3" {
 		t.Errorf("server.json: %v\n%s", err, text)
 	}
-	if !slices.ContainsFunc(all, func(s skills.Skill) bool { return s.Name == "atoll-sandbox" }) {
+	t.Run("registry manifest", func(t *testing.T) {
+		if !*all {
+			t.Skip("the registry takes a minute to build: -all")
+		}
+		validate := startRegistry(t)
+		if valid, verdict := validate(manifest); !valid {
+			t.Errorf("%s", verdict)
+		}
+		manifest["version"] = "^1.2"
+		if valid, verdict := validate(manifest); valid {
+			t.Errorf("a version that is a range is valid: %s", verdict)
+		}
+	})
+	if !slices.ContainsFunc(known, func(s skills.Skill) bool { return s.Name == "atoll-sandbox" }) {
 		t.Error("the bundles lack the main skill")
 	}
 }

@@ -76,6 +76,21 @@ func Python(tb testing.TB, requirements string) string {
 	return filepath.Join(dir, "venv", "bin", "python")
 }
 
+// Go returns a directory with programs of Go modules, each named after the last
+// part of its package. The requirements are what a go.mod has below its module
+// line; they are not ours, so that nothing of theirs gets into our go.mod.
+func Go(tb testing.TB, requirements string, programs ...string) string {
+	tb.Helper()
+	key := append([]string{"go"}, programs...)
+	return must(cached(append(key, requirements), func(dir string) error {
+		if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module tools\n\n"+requirements), 0o644); err != nil {
+			return err
+		}
+		args := []string{"CGO_ENABLED=0", "GOFLAGS=-mod=mod", "GOWORK=off", "go", "build", "-trimpath", "-buildvcs=false", "-o", dir + "/"}
+		return run(tb.Context(), dir, "env", append(args, programs...)...)
+	}))(tb)
+}
+
 // must fails a test on an error.
 func must(value string, err error) func(testing.TB) string {
 	return func(tb testing.TB) string {
