@@ -740,3 +740,24 @@ func BenchmarkCreate(b *testing.B) {
 		}
 	}
 }
+
+// A caller cannot know of a repair, so that he waits for its end.
+func TestChangesWaitForRepairs(t *testing.T) {
+	r := newRig(t)
+	r.create("one")
+	rows, err := r.Rows(t.Context())
+	r.ok(err)
+	entered, release := r.runner.Block("SetNetwork")
+	repaired, stopped := make(chan error, 1), make(chan error, 1)
+	go func() { repaired <- r.ApplyNetwork(t.Context(), rows[0]) }()
+	<-entered
+	wantKind(t, r.ApplyNetwork(t.Context(), rows[0]), engine.KindConflict)
+	late, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = r.Sandboxes().Stop(late, ref("one"), engine.StopOptions{})
+	wantKind(t, err, engine.KindTimeout)
+	go func() { stopped <- second(r.Sandboxes().Stop(t.Context(), ref("one"), engine.StopOptions{})) }()
+	release()
+	r.ok(<-repaired)
+	r.ok(<-stopped)
+}

@@ -46,15 +46,14 @@ func newOps() *ops { return &ops{m: map[string]*op{}, idle: make(chan struct{})}
 // begin starts a change of one sandbox. The context it returns keeps the
 // values of ctx but not its cancellation, because half a change helps nobody;
 // it ends after limit, or when the sandbox is deleted. The caller calls end.
+//
+// Another change under way is a conflict, but for a repair, which callers
+// cannot know of: they wait until it is done.
 func (o *ops) begin(ctx context.Context, id, name string, limit time.Duration) (_ context.Context, end func(), err error) {
-	o.mu.Lock()
+	if err := o.enter(ctx, id, name); err != nil {
+		return nil, nil, err
+	}
 	defer o.mu.Unlock()
-	if o.closed {
-		return nil, nil, engine.Errorf(engine.KindUnavailable, "the server is stopping").WithHint("try again in a moment")
-	}
-	if cur, busy := o.m[id]; busy {
-		return nil, nil, inProgress(id, cur.name)
-	}
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	ctx, release := context.WithTimeout(ctx, limit)
 	mine := &op{name: name, cancel: cancel, done: make(chan struct{})}
@@ -70,6 +69,30 @@ func (o *ops) begin(ctx context.Context, id, name string, limit time.Duration) (
 			close(o.idle)
 		}
 	}), nil
+}
+
+// enter returns with o.mu held when no change is under way on the sandbox.
+func (o *ops) enter(ctx context.Context, id, name string) error {
+	for {
+		o.mu.Lock()
+		cur, busy := o.m[id]
+		if !busy && !o.closed {
+			return nil
+		}
+		closed := o.closed
+		o.mu.Unlock()
+		switch {
+		case closed:
+			return engine.Errorf(engine.KindUnavailable, "the server is stopping").WithHint("try again in a moment")
+		case cur.name != opSettle || name == opSettle:
+			return inProgress(id, cur.name)
+		}
+		select {
+		case <-cur.done:
+		case <-ctx.Done():
+			return engine.AsError(ctx.Err())
+		}
+	}
 }
 
 func inProgress(sandbox, what string) error {
