@@ -20,15 +20,17 @@ var (
 type client struct {
 	name, version string
 	program       string   // below programs
-	npm           []string // what to install; none: a Python package
+	npm           []string // what to install with it
+	python        string   // a Python package: the requirements file below programs
 	slow          bool     // takes long to install, left to make acceptance
 }
 
-// clients are driven beside the SDKs for TypeScript. Peers are pinned too. The
-// last one asks for a version of the SDK that was never published; the next one
-// stands in.
+// clients are driven beside the SDKs for TypeScript. Peers are pinned too. That
+// of OpenAI for JavaScript asks for a version of the SDK that was never
+// published; the next one stands in. That of Pydantic AI takes the SDK for
+// Python at 0.203.0.
 var clients = []client{
-	{name: "daytona (Python)", version: "0.226.1", program: "python.py"},
+	{name: "daytona (Python)", version: "0.226.1", program: "python.py", python: "requirements.txt"},
 	{name: "@langchain/daytona", version: "0.1.2", program: "langchain.cjs", npm: []string{"deepagents@1.14.1"}, slow: true},
 	{name: "@mastra/daytona", version: "0.4.1", program: "mastra.cjs", npm: []string{"@mastra/core@1.71.0"}, slow: true},
 	{name: "@computesdk/daytona", version: "1.7.32", program: "computesdk.cjs", npm: []string{"--ignore-scripts"}, slow: true},
@@ -36,6 +38,9 @@ var clients = []client{
 		name: "@openai/agents-extensions", version: "0.18.0", program: "openai.cjs", slow: true,
 		npm: []string{"@openai/agents@0.18.0", "@daytonaio/sdk@0.164.0", "zod@4.6.7", "--legacy-peer-deps"},
 	},
+	{name: "langchain-daytona (Python)", version: "0.0.9", program: "langchain_backend.py", python: "frameworks.txt", slow: true},
+	{name: "openai-agents (Python)", version: "0.24.0", program: "openai_agents.py", python: "frameworks.txt", slow: true},
+	{name: "pydantic-ai-daytona (Python)", version: "0.2.0", program: "pydantic_agent.py", python: "pydantic.txt", slow: true},
 }
 
 // operations are the columns of docs/acceptance.md. The methods are those of
@@ -90,8 +95,8 @@ func TestClients(t *testing.T) {
 func (s *server) driveClient(c client, image string) results {
 	s.Helper()
 	interpreter, args := "", []string{filepath.Join("programs", c.program)}
-	if c.npm == nil {
-		interpreter = published.Python(s.T, filepath.Join("programs", "requirements.txt"))
+	if c.python != "" {
+		interpreter = published.Python(s.T, filepath.Join("programs", c.python))
 	} else {
 		interpreter = published.Node(s.T)
 		args = append(args, published.NPM(s.T, append([]string{c.name + "@" + c.version}, c.npm...)...))

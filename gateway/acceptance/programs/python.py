@@ -1,16 +1,13 @@
 """The Python SDK: the main work of its users, synchronous and asynchronous.
 
-Prints one line of JSON per operation, as the other programs of this folder do.
 DAYTONA_API_URL and DAYTONA_API_KEY name the server, IMAGE an image for it.
 """
 
 import asyncio
 import io
-import json
 import os
 import tempfile
 import time
-import traceback
 
 import daytona
 from daytona import (
@@ -24,38 +21,8 @@ from daytona import (
     PtySize,
     SessionExecuteRequest,
 )
-from daytona.common.errors import DaytonaError, DaytonaNotFoundError
-
-
-def missing(e):
-    return getattr(e, "status_code", None) == 501 or "is not built" in str(e) or "HTTP 501" in str(e)
-
-
-def step(method, work):
-    """Runs one operation and returns its value, or None when it failed."""
-    began = time.monotonic()
-    line = {"method": method, "result": "ok"}
-    value = None
-    try:
-        value = work()
-    except Exception as e:
-        line["result"] = "missing" if missing(e) else "failed"
-        line["error"] = f"{type(e).__name__}: {e}" if isinstance(e, DaytonaError) else traceback.format_exc()
-    line["ms"] = round((time.monotonic() - began) * 1000, 1)
-    print(json.dumps(line), flush=True)
-    return value
-
-
-def same(got, want):
-    assert got == want, f"got {got!r}, want {want!r}"
-
-
-def raises(kind, work):
-    try:
-        work()
-    except kind:
-        return
-    raise AssertionError(f"want {kind.__name__}")
+from daytona.common.errors import DaytonaNotFoundError
+from harness import raises, same, step
 
 
 def main():
