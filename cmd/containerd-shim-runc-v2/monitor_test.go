@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,5 +164,46 @@ func TestMonitorAtOnce(t *testing.T) {
 		if got := run("start", "a-1"); got != 7 {
 			t.Errorf("%s: a second start gave %d, want the runtime's answer", spec, got)
 		}
+	}
+}
+
+// TestListener: the shim waits where the specification says, and a container of
+// which it did not get the listener counts as not created.
+func TestListener(t *testing.T) {
+	dir := t.TempDir()
+	bundle, path := filepath.Join(dir, "bundles/a-1"), filepath.Join(dir, "l.sock")
+	if err := os.MkdirAll(bundle, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(bundle)
+	spec := `{"annotations":{"` + atOnce + `":""},"linux":{"seccomp":{"listenerPath":"` + path + `","listenerMetadata":"` + dir + `/s"}}}`
+	if err := os.WriteFile("config.json", []byte(spec), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, m := call{"create", filepath.Join(dir, "root"), "a-1"}, newMonitor(nil)
+	for _, ok := range []bool{false, true} {
+		if err := m.expect(c); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte(`{"fds":["seccompFd"],"state":{"id":"a-1"}}`)); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if err := m.arrive(c, ok); (err != nil) != ok {
+			t.Errorf("runc has created it: %v; got %v", ok, err)
+		}
+		if m.released[call{"start", c.root, c.id}] != nil {
+			t.Error("it was started")
+		}
+	}
+	if err := os.WriteFile("config.json", []byte(`{"linux":{"seccomp":{"listenerPath":"/nowhere/l"}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.expect(c); err == nil {
+		t.Error("got a container whose listener nobody waits for")
 	}
 }

@@ -56,6 +56,7 @@ type Tracer struct {
 	mu      sync.Mutex
 	last    uint32
 	runs    map[string]*run // by instance
+	ended   map[string]*run // the last one of each instance, for a while
 	numbers map[uint32]*run // the ended ones too, for a while
 	holders map[string]*run // by sandbox
 }
@@ -72,7 +73,7 @@ type Options struct {
 func Open(o Options, log *slog.Logger) (*Tracer, error) {
 	t := &Tracer{
 		log: log, down: o.Down, wake: make(chan struct{}, 1),
-		runs: map[string]*run{}, numbers: map[uint32]*run{}, holders: map[string]*run{},
+		runs: map[string]*run{}, ended: map[string]*run{}, numbers: map[uint32]*run{}, holders: map[string]*run{},
 	}
 	var err error
 	if t.lineage, err = lineage.Open(); err == nil {
@@ -164,10 +165,11 @@ func (t *Tracer) End(instance string) {
 	r := t.runs[instance]
 	if r != nil {
 		delete(t.runs, instance)
+		t.ended[instance] = r
 		if t.holders[r.sandbox] == r {
 			delete(t.holders, r.sandbox)
 		}
-		time.AfterFunc(keepEnded, func() { t.forget(r) })
+		time.AfterFunc(keepEnded, func() { t.forget(instance, r) })
 	}
 	t.mu.Unlock()
 	if r == nil {
@@ -181,9 +183,12 @@ func (t *Tracer) End(instance string) {
 	}
 }
 
-func (t *Tracer) forget(r *run) {
+func (t *Tracer) forget(instance string, r *run) {
 	t.mu.Lock()
 	delete(t.numbers, r.number)
+	if t.ended[instance] == r {
+		delete(t.ended, instance)
+	}
 	t.mu.Unlock()
 	r.close()
 }
@@ -287,9 +292,12 @@ type Caller = kernel.Caller
 func (t *Tracer) Refused(instance string, c Refusal) {
 	t.mu.Lock()
 	r := t.runs[instance]
+	if r == nil {
+		r = t.ended[instance] // what was repeated is told at the end
+	}
 	t.mu.Unlock()
 	if r == nil {
-		return // nobody's, or gone
+		return
 	}
 	if c.Lost > 0 {
 		t.recorder.Refused(r.number, c.Caller, kernel.Event{Kind: kernel.KindLost, Time: c.Time, Lost: c.Lost})

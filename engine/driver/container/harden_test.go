@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/atoll-sh/atoll/engine"
@@ -44,6 +45,24 @@ func TestSystemCalls(t *testing.T) {
 		if result != want {
 			t.Errorf("%s: got %q, want %q", name, result, want)
 		}
+	}
+}
+
+// TestChoices: calls that are allowed for some arguments are for no others.
+func TestChoices(t *testing.T) {
+	r := newRig(t, nil)
+	h := r.start(t, nil)
+	_, out := r.exec(t, h, toolboxPath, "choices")
+	var got map[string][]uint64
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err, out)
+	}
+	want := map[string][]uint64{
+		"socket":      {unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET},
+		"personality": {0, 8, 0x20000, 0x20008, 0xffffffff},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
 	}
 }
 

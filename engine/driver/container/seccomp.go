@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -27,9 +28,27 @@ var deniedCalls = []string{
 	"listmount", "statmount", "modify_ldt", "uselib", "_sysctl", "sysfs", "ustat",
 }
 
-// socketFamilies are what a program in a sandbox may open. All others, AF_ALG,
-// AF_VSOCK and the rare protocols among them, only add kernel code to attack.
-var socketFamilies = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK, unix.AF_PACKET}
+// choices are the calls that are allowed for some values of their first
+// argument: the one in ValueTwo, in the bits that Value has. For a rule of this
+// kind the runtime takes as long as for ten names, so that values that differ in
+// a bit or two share one.
+//
+// Sockets are of the families of UNIX, IPv4 and IPv6 (which is 8 more), netlink
+// and packets (1 more). All others, AF_ALG, AF_VSOCK and the rare protocols among
+// them, only add kernel code to attack. Personalities are those that say nothing,
+// of a smaller address space (8), of another name (0x20000), and the question for
+// the present one.
+var choices = map[string][]specs.LinuxSeccompArg{
+	"socket": {
+		{Value: ^uint64(0), ValueTwo: unix.AF_UNIX},
+		{Value: ^uint64(8), ValueTwo: unix.AF_INET},
+		{Value: ^uint64(1), ValueTwo: unix.AF_NETLINK},
+	},
+	"personality": {
+		{Value: ^uint64(0x20008), ValueTwo: 0},
+		{Value: ^uint64(0), ValueTwo: 0xffffffff},
+	},
+}
 
 // seccompProfile returns containerd's default profile for the given
 // capabilities without deniedCalls, as JSON. It names the machine's own
@@ -58,8 +77,8 @@ func seccompProfile(caps []string, told bool) (json.RawMessage, error) {
 }
 
 // mergeRules drops the denied calls, the calls of other architectures and the
-// socket rules, which it replaces by socketFamilies, and folds all calls that
-// are allowed without a condition into one rule.
+// rules for what choices has better ones for, and folds all calls that are
+// allowed without a condition into one rule.
 func mergeRules(in []specs.LinuxSyscall) []specs.LinuxSyscall {
 	var always []string
 	var out []specs.LinuxSyscall
@@ -75,12 +94,11 @@ func mergeRules(in []specs.LinuxSyscall) []specs.LinuxSyscall {
 		r.Names = names
 		out = append(out, r)
 	}
-	for _, f := range socketFamilies {
-		out = append(out, specs.LinuxSyscall{
-			Names:  []string{"socket"},
-			Action: specs.ActAllow,
-			Args:   []specs.LinuxSeccompArg{{Index: 0, Value: f, Op: specs.OpEqualTo}},
-		})
+	for _, name := range slices.Sorted(maps.Keys(choices)) {
+		for _, arg := range choices[name] {
+			arg.Op = specs.OpMaskedEqual
+			out = append(out, specs.LinuxSyscall{Names: []string{name}, Action: specs.ActAllow, Args: []specs.LinuxSeccompArg{arg}})
+		}
 	}
 	slices.Sort(always)
 	return append([]specs.LinuxSyscall{{Names: slices.Compact(always), Action: specs.ActAllow}}, out...)
@@ -117,7 +135,7 @@ type listenerNames struct {
 }
 
 func unwanted(name string) bool {
-	if name == "socket" || slices.Contains(deniedCalls, name) {
+	if choices[name] != nil || slices.Contains(deniedCalls, name) {
 		return true
 	}
 	return runtime.GOARCH == "amd64" && foreign(name)

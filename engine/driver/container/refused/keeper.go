@@ -84,6 +84,10 @@ func (k *Keeper) keep() {
 			s.flush(bootNow(), false)
 			continue
 		}
+		if errors.Is(err, errInterrupted) {
+			b.take() // it costs as well
+			continue
+		}
 		if err != nil {
 			return
 		}
@@ -97,19 +101,19 @@ func (k *Keeper) keep() {
 }
 
 // take accepts the runtime's message: the process's state and the descriptor.
-func (k *Keeper) take() (*listener, error) {
+func (k *Keeper) take() (listener, error) {
 	conn, err := k.socket.AcceptUnix()
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(handover)); err != nil {
-		return nil, err
+		return 0, err
 	}
 	state, control := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4*4))
 	n, oobn, _, _, err := conn.ReadMsgUnix(state, control)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	var fds []int
 	messages, err := unix.ParseSocketControlMessage(control[:oobn])
@@ -135,14 +139,14 @@ func (k *Keeper) take() (*listener, error) {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
-		return nil, err
+		return 0, err
 	}
-	return newListener(fds[0])
+	return listener(fds[0]), nil
 }
 
 // describe says what a call is. Whatever was read counts only if the caller
 // waited all the time.
-func (k *Keeper) describe(l *listener, n notice) (c Call, probe bool) {
+func (k *Keeper) describe(l listener, n notice) (c Call, probe bool) {
 	c = Call{Instance: k.instance, Time: bootNow(), Times: 1}
 	known, ok := calls[uintptr(n.number)]
 	if !ok || n.arch != audit {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -37,77 +36,60 @@ type answer struct {
 	flags   uint32
 }
 
-// listener is the filter's end where calls arrive.
-type listener struct {
-	file *os.File
-	raw  syscall.RawConn
-}
+// listener is the filter's end where calls arrive: a descriptor. Whoever waits
+// for it is woken at each call, also at those that are interrupted and made
+// again, which a sandbox can have without number. So nothing of this process
+// waits for it but receive.
+type listener int
 
-// newListener takes the descriptor.
-func newListener(fd int) (*listener, error) {
-	if err := unix.SetNonblock(fd, true); err != nil { // so that waiting takes no thread
-		unix.Close(fd)
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), "seccomp")
-	raw, err := f.SyscallConn()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &listener{f, raw}, nil
-}
-
-// receive waits for a call until a time, which may be zero. It fails with
-// os.ErrClosed when no process is left under the filter.
-func (l *listener) receive(until time.Time) (notice, error) {
-	var n notice
-	var failed error
-	if err := l.file.SetReadDeadline(until); err != nil {
-		return n, err
-	}
-	err := l.raw.Read(func(fd uintptr) bool {
-		for {
-			// Receiving would wait although the descriptor is not to block.
-			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			if _, err := unix.Poll(p, 0); err != nil {
-				if errors.Is(err, unix.EINTR) {
-					continue
-				}
-				failed = err
-				return true
-			}
-			switch {
-			case p[0].Revents&unix.POLLIN != 0:
-			case p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0:
-				failed = os.ErrClosed
-				return true
-			default:
-				return false
-			}
-			n = notice{}
-			switch err := request(fd, notifReceive, unsafe.Pointer(&n)); {
-			case err == nil:
-				return true
-			case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOENT): // the caller was interrupted
-			default:
-				failed = fmt.Errorf("receive a refused call: %w", err)
-				return true
-			}
+// receive waits for a call until a time; zero is for ever. It fails with
+// os.ErrDeadlineExceeded then, with os.ErrClosed when no process is left under
+// the filter, and with errInterrupted.
+func (l listener) receive(until time.Time) (notice, error) {
+	for {
+		p := []unix.PollFd{{Fd: int32(l), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, milliseconds(until))
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return notice{}, fmt.Errorf("wait for a refused call: %w", err)
+		case n == 0:
+			return notice{}, os.ErrDeadlineExceeded
+		case p[0].Revents&unix.POLLIN == 0:
+			return notice{}, os.ErrClosed
 		}
-	})
-	return n, errors.Join(err, failed)
+		var call notice
+		if err := l.do(notifReceive, unsafe.Pointer(&call)); errors.Is(err, unix.ENOENT) {
+			return notice{}, errInterrupted
+		} else if err != nil {
+			return notice{}, fmt.Errorf("receive a refused call: %w", err)
+		}
+		return call, nil
+	}
+}
+
+// errInterrupted tells that a caller waits no more, before it was known what it
+// wanted.
+var errInterrupted = errors.New("the caller was interrupted")
+
+// milliseconds is the time until a moment as poll takes it.
+func milliseconds(until time.Time) int {
+	if until.IsZero() {
+		return -1
+	}
+	return int(max(time.Until(until)/time.Millisecond+1, 0))
 }
 
 // valid tells whether the caller still waits. As long as it does, its number is
 // no other process's.
-func (l *listener) valid(id uint64) bool {
+func (l listener) valid(id uint64) bool {
 	return l.do(notifValid, unsafe.Pointer(&id)) == nil
 }
 
 // refuse answers a call. There is no other answer, and a value of no flags: the
 // kernel would let the call pass with one.
-func (l *listener) refuse(id uint64) error {
+func (l listener) refuse(id uint64) error {
 	a := answer{id: id, failure: -int32(unix.EPERM)}
 	err := l.do(notifSend, unsafe.Pointer(&a))
 	if errors.Is(err, unix.ENOENT) { // the caller waits no more
@@ -116,25 +98,20 @@ func (l *listener) refuse(id uint64) error {
 	return err
 }
 
-func (l *listener) do(what uintptr, arg unsafe.Pointer) (err error) {
-	outer := l.raw.Control(func(fd uintptr) {
-		for {
-			if err = request(fd, what, arg); !errors.Is(err, unix.EINTR) {
-				return
-			}
+func (l listener) do(what uintptr, arg unsafe.Pointer) error {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(l), what, uintptr(arg))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
 		}
-	})
-	return errors.Join(outer, err)
-}
-
-func (l *listener) close() { _ = l.file.Close() }
-
-func request(fd, what uintptr, arg unsafe.Pointer) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, what, uintptr(arg)); errno != 0 {
-		return errno
 	}
-	return nil
 }
+
+func (l listener) close() { _ = unix.Close(int(l)) }
 
 // Supported tells whether the kernel hands calls over in the form that this
 // package knows.

@@ -29,6 +29,10 @@ func main() {
 		flood(os.Args[2], os.Args[3])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == "choices" {
+		json.NewEncoder(os.Stdout).Encode(choices())
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == "time-calls" {
 		json.NewEncoder(os.Stdout).Encode(timeCalls())
 		return
@@ -181,6 +185,23 @@ func flood(same, other string) {
 		path := append([]byte(strconv.Itoa(i)), 0)
 		syscall.Syscall(163, uintptr(unsafe.Pointer(&path[0])), 0, 0)
 	}
+}
+
+// choices returns what the filter lets through: families of sockets, of a type
+// that no family has, and personalities.
+func choices() map[string][]uint64 {
+	let := map[string][]uint64{}
+	for family := range uint64(64) {
+		if _, _, errno := syscall.RawSyscall(41, uintptr(family), 0x7f, 0); errno != syscall.EPERM {
+			let["socket"] = append(let["socket"], family)
+		}
+	}
+	for _, p := range []uint64{0, 1, 8, 9, 0x10, 0x20000, 0x20008, 0x20009, 0x40000, 0xfffffffe, 0xffffffff, 1 << 32, 1<<32 | 8} {
+		if _, _, errno := syscall.RawSyscall(135, uintptr(p), 0, 0); errno != syscall.EPERM {
+			let["personality"] = append(let["personality"], p)
+		}
+	}
+	return let
 }
 
 // timeCalls returns the time of one call, allowed and refused.
