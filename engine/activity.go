@@ -15,7 +15,9 @@ const (
 	ActivityConnect   ActivityKind = "connect"
 	ActivityDeny      ActivityKind = "deny"
 	ActivityClose     ActivityKind = "close"
-	ActivityCut       ActivityKind = "cut" // a connection that the policy allows no longer
+	ActivityCut       ActivityKind = "cut"    // a connection that the policy allows no longer
+	ActivitySecret    ActivityKind = "secret" // what became of a secret, or of what stands for it
+	ActivityPolicy    ActivityKind = "policy" // the network policy became another, or one was refused
 	ActivityExec      ActivityKind = "exec"
 	ActivityExit      ActivityKind = "exit"
 	ActivityFile      ActivityKind = "file"
@@ -29,10 +31,31 @@ const (
 // ActivityKinds lists them.
 func ActivityKinds() []ActivityKind {
 	return []ActivityKind{
-		ActivityCall, ActivityDNS, ActivityConnect, ActivityDeny, ActivityClose, ActivityCut, ActivityExec, ActivityExit,
-		ActivityFile, ActivityPrivilege, ActivityLifecycle, ActivityLoss, ActivityGap, ActivitySegment,
+		ActivityCall, ActivityDNS, ActivityConnect, ActivityDeny, ActivityClose, ActivityCut, ActivitySecret, ActivityPolicy,
+		ActivityExec, ActivityExit, ActivityFile, ActivityPrivilege, ActivityLifecycle, ActivityLoss, ActivityGap, ActivitySegment,
 	}
 }
+
+// Proxied is the operation of a connect that tells where the proxy took a web
+// connection: Remote is what the sandbox had asked for, Addresses what was
+// connected to instead. It stands beside the connect of the flow itself.
+const Proxied = "proxied"
+
+// What a secret's record is about. The secret's name, or what stood for it where
+// nobody knows the name, is the detail.
+const (
+	SecretSent       = "sent"       // the value was put into a request to its host
+	SecretWithheld   = "withheld"   // the placeholder went where the value may not go, and stayed
+	SecretRedacted   = "redacted"   // the value was taken out of an answer
+	SecretUnreadable = "unreadable" // the secrets could not be read, so nothing was sent
+	SecretUntrusted  = "untrusted"  // the client broke off TLS with the authority that its sandbox has for secrets
+)
+
+// What a policy's record is about. The policy is the detail.
+const (
+	PolicyApplied = "applied"
+	PolicyRefused = "refused"
+)
 
 // ActivityRecord is one thing that a sandbox did or that was done to it. What
 // a kind does not have is empty. Text that came from a sandbox is as hostile
@@ -72,6 +95,8 @@ type ActivityRecord struct {
 	Cut      bool    `json:"cut,omitempty"`        // a text is longer than what is here
 	Signal   string  `json:"signal,omitempty"`     // of an exit, as SIGKILL
 	Duration int64   `json:"durationMs,omitempty"` // of an exit: how long the process lived, in milliseconds
+
+	Count uint64 `json:"count,omitempty"` // of records that are alike: for how many this one stands; absent: one
 
 	Code int        `json:"code,omitempty"` // of an exit; of a call of the kernel that failed: the error's number
 	Lost uint64     `json:"lost,omitempty"` // of a loss: how many records

@@ -76,14 +76,14 @@ func TestMachineAccess(t *testing.T) {
 	})
 
 	// An address, and an approval that ends by itself.
-	const reach = "curl -sm 1 http://192.0.2.9:8080/; true"
+	const reach = "curl -sm 1 http://203.0.113.9:8080/; true"
 	_, out := m.sh(sb.ID, `echo "$ATOLL_CALL"; `+reach)
 	call, _, _ := strings.Cut(out, "\n")
 	attributed := m.processRecords()
 	var id string
 	eventually(t, "the address is asked for, and by whom", time.Minute, true, func() bool {
 		for _, r := range m.accessRequests(sb.ID, "pending") {
-			if r.Address == "192.0.2.9" && r.Port == 8080 && r.Protocol == "tcp" && (r.Call == call || !attributed) {
+			if r.Address == "203.0.113.9" && r.Port == 8080 && r.Protocol == "tcp" && (r.Call == call || !attributed) {
 				id = r.ID
 			}
 		}
@@ -92,7 +92,7 @@ func TestMachineAccess(t *testing.T) {
 	m.must("POST", "/api/access-requests/"+id+"/approve?seconds=5", nil, nil)
 	m.sh(sb.ID, reach)
 	eventually(t, "the address is open", time.Minute, true, func() bool {
-		return m.recorded(sb.ID, "connect", func(r activityItem) bool { return r.Remote == "192.0.2.9:8080" && r.Rule == "access/"+id })
+		return m.recorded(sb.ID, "connect", func(r activityItem) bool { return r.Remote == "203.0.113.9:8080" && r.Rule == "access/"+id })
 	})
 	eventually(t, "the address is closed again", time.Minute, true, func() bool {
 		m.sh(sb.ID, reach)
@@ -130,7 +130,7 @@ func (m *machine) recorded(sandbox, kind string, is func(activityItem) bool) boo
 func TestMachineLearn(t *testing.T) {
 	m := sharedMachine(t)
 	sb := m.create(map[string]any{"networkBlockAll": true})
-	const reach = "curl -sm 1 http://192.0.2.9:8080/; true"
+	const reach = "curl -sm 1 http://203.0.113.9:8080/; true"
 	path := "/api/sandbox/" + sb.ID + "/learn"
 	var lesson struct {
 		Active bool
@@ -146,7 +146,7 @@ func TestMachineLearn(t *testing.T) {
 	m.sh(sb.ID, reach)
 	eventually(t, "the policy has the address", time.Minute, true, func() bool {
 		m.must("GET", path, nil, &lesson)
-		return strings.Contains(lesson.Policy, "- 192.0.2.9\n") && strings.Contains(lesson.Policy, "- 8080/tcp\n")
+		return strings.Contains(lesson.Policy, "- 203.0.113.9\n") && strings.Contains(lesson.Policy, "- 8080/tcp\n")
 	})
 	m.must("DELETE", path, nil, &lesson)
 	if lesson.Active {
@@ -157,7 +157,7 @@ func TestMachineLearn(t *testing.T) {
 		m.sh(sb.ID, reach)
 		eventually(t, what, time.Minute, true, func() bool {
 			for _, r := range m.accessRequests(sb.ID, "pending") {
-				if r.Address == "192.0.2.9" {
+				if r.Address == "203.0.113.9" {
 					m.must("POST", "/api/access-requests/"+r.ID+"/approve?seconds=1", nil, nil) // so that the next one shows
 					return true
 				}
@@ -195,10 +195,10 @@ func TestMachineLearn(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if code, out := m.cli("policy", "explain", file, "connect", "192.0.2.9:8080"); code != 0 {
+	if code, out := m.cli("policy", "explain", file, "connect", "203.0.113.9:8080"); code != 0 {
 		t.Errorf("what was done is not allowed: %s", out)
 	}
-	if code, out := m.cli("policy", "explain", file, "connect", "192.0.2.9:8081"); code != 1 {
+	if code, out := m.cli("policy", "explain", file, "connect", "203.0.113.9:8081"); code != 1 {
 		t.Errorf("something else is allowed: %s", out)
 	}
 }

@@ -236,3 +236,29 @@ func (m *machine) shim(id string) int {
 	m.t.Fatalf("no shim of %s", id)
 	return 0
 }
+
+// TestMachinePolicyRecords changes a sandbox's network, rightly and wrongly, and
+// asks for a name where there are none. Each leaves a record.
+func TestMachinePolicyRecords(t *testing.T) {
+	m := sharedMachine(t)
+	sb := m.create(nil)
+	if status, _, err := m.call("POST", "/api/sandbox/"+sb.ID+"/network-settings", map[string]any{"outboundProxyUrl": "ftp://192.0.2.9"}); err != nil || status != 400 {
+		t.Errorf("a proxy that is none: %d, %v", status, err)
+	}
+	m.must("POST", "/api/sandbox/"+sb.ID+"/network-settings", map[string]any{"networkBlockAll": true}, nil)
+	_, out := m.sh(sb.ID, `echo "$ATOLL_CALL"; getent hosts denied.example.net; true`)
+	call := strings.TrimSpace(out)
+	eventually(t, "the records", 30*time.Second, "", func() string {
+		var refused, applied, asked bool
+		all := m.records(sb.ID)
+		for _, r := range all {
+			refused = refused || r.Kind == "policy" && r.Operation == "refused" && r.Reason != ""
+			applied = applied || r.Kind == "policy" && r.Operation == "applied" && r.Detail == "deny all else"
+			asked = asked || r.Kind == "deny" && strings.HasSuffix(r.Remote, ":53") && (r.Call == call || !m.processRecords())
+		}
+		if refused && applied && asked {
+			return ""
+		}
+		return fmt.Sprintf("refused %v, applied %v, asked %v of call %q in %+v", refused, applied, asked, call, all)
+	})
+}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestMachineSealedTraffic asks for a host that does not exist: its TLS is
@@ -40,6 +42,18 @@ func TestMachineSealedTraffic(t *testing.T) {
 	}
 	attach(map[string]string{"TOKEN": "sealed"})
 	works("attached", sb.ID)
+	eventually(t, "records of the secret", 30*time.Second, "", func() string {
+		var sent, led bool
+		all := m.records(sb.ID)
+		for _, r := range all {
+			sent = sent || r.Kind == "secret" && r.Operation == "sent" && r.Detail == "sealed" && r.Host == "api.sealed.invalid" && (r.Call != "" || !m.processRecords())
+			led = led || r.Kind == "connect" && r.Operation == "proxied" && r.Host == "api.sealed.invalid" && strings.Contains(r.Reason, "does not resolve")
+		}
+		if sent && led {
+			return ""
+		}
+		return fmt.Sprintf("sent %v, led %v in %+v", sent, led, all)
+	})
 	if _, out := m.sh(sb.ID, `python3 -c 'import ssl; print(len(ssl.create_default_context().get_ca_certs()) > 10)'`); strings.TrimSpace(out) != "True" {
 		t.Errorf("the sandbox trusts less than its image does: %q", out)
 	}

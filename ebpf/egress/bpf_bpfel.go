@@ -17,7 +17,8 @@ type bpfBudget struct {
 	_      structs.HostLayout
 	Time   uint64
 	Events int64
-	Flows  int64
+	Flows  int32
+	Told   uint32
 }
 
 type bpfCfg struct {
@@ -162,6 +163,7 @@ const (
 	bpfMapBudgets       = "budgets"
 	bpfMapCounters      = "counters"
 	bpfMapDevices       = "devices"
+	bpfMapEarly         = "early"
 	bpfMapEvents        = "events"
 	bpfMapFlows         = "flows"
 	bpfMapFragments     = "fragments"
@@ -231,6 +233,7 @@ type bpfMapSpecs struct {
 	Budgets   *ebpf.MapSpec `ebpf:"budgets"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Devices   *ebpf.MapSpec `ebpf:"devices"`
+	Early     *ebpf.MapSpec `ebpf:"early"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Fragments *ebpf.MapSpec `ebpf:"fragments"`
@@ -274,6 +277,7 @@ type bpfMaps struct {
 	Budgets   *ebpf.Map `ebpf:"budgets"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Devices   *ebpf.Map `ebpf:"devices"`
+	Early     *ebpf.Map `ebpf:"early"`
 	Events    *ebpf.Map `ebpf:"events"`
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Fragments *ebpf.Map `ebpf:"fragments"`
@@ -287,6 +291,7 @@ func (m *bpfMaps) Close() error {
 		m.Budgets,
 		m.Counters,
 		m.Devices,
+		m.Early,
 		m.Events,
 		m.Flows,
 		m.Fragments,

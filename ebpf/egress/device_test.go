@@ -2,6 +2,7 @@ package egress
 
 import (
 	"net/netip"
+	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -144,5 +145,40 @@ func TestSetLogAllow(t *testing.T) {
 		if c.Gen != before.Gen {
 			t.Error("flows are judged again, though no rule changed")
 		}
+	}
+}
+
+// TestAttached takes the programs from a device, and then the device.
+func TestAttached(t *testing.T) {
+	alone(t)
+	f := open(t)
+	d := loopback
+	d.Name, d.Index = "attached0", 4712
+	device(t, d.Name, d.Index)
+	if f.Attached(d) {
+		t.Error("a device without the programs has them")
+	}
+	if err := f.Attach(d); err != nil {
+		t.Fatal(err)
+	}
+	if !f.Attached(d) {
+		t.Error("a device has lost the programs")
+	}
+	for _, end := range []string{"in", "out"} {
+		if os.Remove(f.pin(d, end)) != nil { // a kernel without such links
+			continue
+		}
+		for stop := time.Now().Add(10 * time.Second); f.Attached(d); time.Sleep(time.Millisecond) {
+			if time.Now().After(stop) {
+				t.Fatalf("without the program %q the device still has both", end)
+			}
+		}
+		if err := f.Attach(d); err != nil || !f.Attached(d) {
+			t.Errorf("they cannot be put back: %v", err)
+		}
+	}
+	remove(t, d.Index)
+	if !f.Attached(d) {
+		t.Error("a device that is gone wants programs")
 	}
 }

@@ -92,6 +92,16 @@ struct {
 	__type(value, struct budget);
 } budgets SEC(".maps");
 
+/* Packets from devices that have no policy yet, of those that the maker of the
+ * device has put here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+} early SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
@@ -139,21 +149,45 @@ static __always_inline bool same_mac(const __u8 *a, const __u8 *b)
 #define WAKE_AT (256 << 10) /* bytes in the ring, of 1 MiB, at which the reader is woken in any case */
 
 /* Races between processors cost accuracy only. */
-static __always_inline bool spend(__u32 sandbox, bool flow)
+static __always_inline struct budget *budget_of(__u32 sandbox)
 {
 	struct budget *b = bpf_map_lookup_elem(&budgets, &sandbox);
 	__u64 now = bpf_ktime_get_ns();
-	if (!b)
-		return true;
-	if (now - b->time > 1000000000ULL) {
+	if (b && now - b->time > 1000000000ULL) {
 		b->time = now;
 		b->events = event_budget;
 		b->flows = flow_budget;
+		b->told = 0;
 	}
-	__s64 *left = flow ? &b->flows : &b->events;
-	if (*left <= 0)
+	return b;
+}
+
+static __always_inline bool spend_flow(__u32 sandbox)
+{
+	struct budget *b = budget_of(sandbox);
+	if (!b)
+		return true;
+	if (b->flows <= 0)
 		return false;
-	__sync_fetch_and_add(left, -1);
+	__sync_fetch_and_add(&b->flows, -1);
+	return true;
+}
+
+/* The first refusal for a reason is told in each second, however many there
+ * were for others: a flood of one kind does not hide another kind. */
+static __always_inline bool spend_event(__u32 sandbox, __u8 reason)
+{
+	struct budget *b = budget_of(sandbox);
+	__u32 kind = 1U << (reason & (REASON_MAX - 1));
+	if (!b)
+		return true;
+	if (!(b->told & kind)) {
+		b->told |= kind;
+		return true;
+	}
+	if (b->events <= 0)
+		return false;
+	__sync_fetch_and_add(&b->events, -1);
 	return true;
 }
 
@@ -170,7 +204,7 @@ static __noinline int emit(struct __sk_buff *skb, const struct cfg *c, const str
 	/* What a kernel sends to its own link by itself is no news. */
 	if (r->type == EVENT_DENY && p->raddr[0] == 0xff && p->raddr[1] == 0x02)
 		return 0;
-	if (r->type == EVENT_DENY && !spend(c->sandbox, false)) {
+	if (r->type == EVENT_DENY && !spend_event(c->sandbox, r->reason)) {
 		if (st)
 			st->suppressed++;
 		return 0;
@@ -792,6 +826,17 @@ static __always_inline struct flow *standing(struct __sk_buff *skb, const struct
 
 /* ---- from the sandbox ---- */
 
+/* What a kernel sends to its own link by itself is left out. */
+static __always_inline void count_early(struct __sk_buff *skb, __u32 device)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	if (data + 2 <= end && *(__u8 *)data == 0x33 && *(__u8 *)(data + 1) == 0x33)
+		return;
+	__u64 *n = bpf_map_lookup_elem(&early, &device);
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
 static __always_inline int old_flow(struct __sk_buff *skb, struct cfg *c, struct packet *p, struct stats *st, void *table, struct flow_key *k, struct flow *f)
 {
 	struct decision d = {};
@@ -827,7 +872,7 @@ static __always_inline int new_flow(struct __sk_buff *skb, struct cfg *c, struct
 		ok = 0;
 		d.reason = REASON_FRAGMENT;
 	}
-	if (ok == 1 && !spend(c->sandbox, true)) {
+	if (ok == 1 && !spend_flow(c->sandbox)) {
 		ok = 0;
 		d.reason = REASON_RATE;
 	}
@@ -862,8 +907,10 @@ int from_sandbox(struct __sk_buff *skb)
 {
 	__u32 device = skb->ifindex;
 	struct cfg *c = bpf_map_lookup_elem(&devices, &device);
-	if (!c)
-		return TC_DROP; /* attached and not configured: closed */
+	if (!c) { /* attached and not configured: closed */
+		count_early(skb, device);
+		return TC_DROP;
+	}
 	struct flow *known = short_way ? standing(skb, c, true) : 0;
 	if (known)
 		return known->state & FLOW_PROXY ? pass_to_proxy(skb) : pass(skb);

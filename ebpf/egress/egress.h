@@ -165,5 +165,7 @@ struct stats {
 
 struct budget {
 	__u64 time;
-	__s64 events, flows;
+	__s64 events;
+	__s32 flows;
+	__u32 told; /* reasons for which a refusal was told in this second, as bits */
 };

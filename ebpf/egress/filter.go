@@ -170,7 +170,24 @@ func (f *Filter) clear(d Device) error {
 			return err
 		}
 	}
+	if err := f.objs.Early.Put(uint32(d.Index), uint64(0)); err != nil {
+		return err
+	}
 	return gone(f.objs.Flows.Delete(uint32(d.Slot)))
+}
+
+// Early returns how many packets a device sent before it had its first policy,
+// or while it was shut.
+func (f *Filter) Early(d Device) (n uint64) {
+	if f.objs.Early.Lookup(uint32(d.Index), &n) != nil {
+		return 0
+	}
+	return n
+}
+
+// Attached tells whether a device has the programs, or is no more.
+func (f *Filter) Attached(d Device) bool {
+	return kernel.Attached(d.Index, kernel.Ingress, f.pin(d, "in")) && kernel.Attached(d.Index, kernel.Egress, f.pin(d, "out")) || kernel.Gone(d.Index)
 }
 
 func (f *Filter) pin(d Device, end string) string {
@@ -200,6 +217,9 @@ func (f *Filter) Detach(d Device) error {
 	var errs []error
 	if c, had := f.config(d.Index); had && int(c.Slot) == d.Slot { // else the index is another one's by now
 		errs = append(errs, f.shutLocked(d.Index, c))
+	}
+	if kernel.Gone(d.Index) { // else it may be another one's by now
+		errs = append(errs, gone(f.objs.Early.Delete(uint32(d.Index))))
 	}
 	for _, end := range []string{"in", "out"} {
 		if err := os.Remove(f.pin(d, end)); err != nil && !errors.Is(err, os.ErrNotExist) {

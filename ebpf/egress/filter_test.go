@@ -281,9 +281,20 @@ func TestClosedUntilApplied(t *testing.T) {
 	if err := f.makeFlows(uint32(loopback.Slot)); err != nil {
 		t.Fatal(err)
 	}
+	if err := f.objs.Early.Put(uint32(loopback.Index), uint64(0)); err != nil {
+		t.Fatal(err)
+	}
 	p := packet{to: "198.51.100.9", proto: 6, port: 443}
 	if passes(t, f.objs.FromSandbox, p) || passes(t, f.objs.ToSandbox, p) {
 		t.Error("a device without a policy is open")
+	}
+	p.change = func(b []byte) { b[0], b[1] = 0x33, 0x33 } // what its kernel sends by itself
+	if passes(t, f.objs.FromSandbox, p) {
+		t.Error("a device without a policy is open to multicast")
+	}
+	p.change = nil
+	if n := f.Early(loopback); n != 1 {
+		t.Errorf("%d packets came before the policy, want 1", n)
 	}
 	if err := f.Apply(loopback, 1, Policy{DefaultAllow: true}); err != nil {
 		t.Fatal(err)
@@ -433,6 +444,11 @@ func TestBudgetOfEvents(t *testing.T) {
 	s, err := f.Stats(3)
 	if err != nil || s.Denied != 300 || s.Suppressed < 100 {
 		t.Errorf("%+v, %v", s, err)
+	}
+	// The flood hides nothing of another kind.
+	passes(t, f.objs.FromSandbox, packet{to: "192.0.2.1", proto: 17, port: 1, change: func(b []byte) { b[6] ^= 4 }})
+	if after, err := f.Stats(3); err != nil || after.Suppressed != s.Suppressed || after.Drops["spoofed-mac"] != 1 {
+		t.Errorf("%+v, %v", after, err)
 	}
 }
 

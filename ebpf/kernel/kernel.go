@@ -90,6 +90,29 @@ func Attach(device int, p *ebpf.Program, d Direction, pin string) (had bool, err
 	return false, nil
 }
 
+// Attached tells whether a device has the program that Attach put there with
+// this pin. Where it cannot be found out, it has.
+func Attached(device int, d Direction, pin string) bool {
+	at, parent := ebpf.AttachTCXIngress, uint32(netlink.HANDLE_MIN_INGRESS)
+	if d == Egress {
+		at, parent = ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS
+	}
+	l, err := link.LoadPinnedLink(pin, nil)
+	if errors.Is(err, os.ErrNotExist) { // the pin was taken, and the link with it, or it is a kernel without
+		if _, err := link.QueryPrograms(link.QueryOptions{Target: device, Attach: at}); err == nil {
+			return false
+		}
+		had, err := hasFilter(device, parent)
+		return had || err != nil
+	}
+	if err != nil {
+		return true
+	}
+	defer l.Close()
+	info, err := l.Info()
+	return err != nil || info.TCX() == nil || int(info.TCX().Ifindex) == device
+}
+
 // Gone tells whether there is surely no device of this index.
 func Gone(device int) bool {
 	_, err := netlink.LinkByIndex(device)

@@ -92,6 +92,29 @@ func (s sandboxes) resize(ctx context.Context, sb *store.Sandbox, want engine.Re
 // Update changes labels, timers, visibility and network policy. Only the
 // last waits for other changes, since it reaches the runner.
 func (s sandboxes) Update(ctx context.Context, ref engine.SandboxRef, u engine.UpdateSandbox) (engine.Sandbox, error) {
+	sb, err := s.update(ctx, ref, u)
+	if err != nil && (u.Network != nil || u.Policy != nil) {
+		s.refusedPolicy(ctx, ref, err)
+	}
+	return sb, err
+}
+
+// refusedPolicy records that somebody wanted a sandbox to have another network
+// policy, and why it has not.
+func (s sandboxes) refusedPolicy(ctx context.Context, ref engine.SandboxRef, why error) {
+	if s.Ledger == nil {
+		return
+	}
+	sb, err := s.find(context.WithoutCancel(ctx), ref)
+	if err != nil { // nobody's ledger
+		return
+	}
+	r := engine.ActivityRecord{Sandbox: sb.ID, Incarnation: sb.Incarnation, Kind: engine.ActivityPolicy, Operation: engine.PolicyRefused, Reason: why.Error()}
+	by(ctx, &r)
+	s.Ledger.Record(r)
+}
+
+func (s sandboxes) update(ctx context.Context, ref engine.SandboxRef, u engine.UpdateSandbox) (engine.Sandbox, error) {
 	if u.Network != nil {
 		if err := checkProxy(*u.Network, s.OutboundProxies); err != nil {
 			return engine.Sandbox{}, err

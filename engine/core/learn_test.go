@@ -170,3 +170,36 @@ func TestTheLedgerTellsOfLife(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// TestRefusedPoliciesAreRecorded wants network policies that a sandbox may not
+// have. Each attempt is in its ledger, with who made it and why it failed.
+func TestRefusedPoliciesAreRecorded(t *testing.T) {
+	r, ledger := newLearningRig(t)
+	sb := r.create("box")
+	key := engine.Principal{UserID: "u", KeyPrefix: "atl_a", KeySuffix: "z"}
+	ctx := engine.WithCaller(t.Context(), engine.Caller{Door: "api", Principal: key})
+	none, loose := "no-such-policy", "null"
+	for _, u := range []engine.UpdateSandbox{
+		{Network: &engine.NetworkPolicy{AllowCIDRs: []string{loose}}},
+		{Network: &engine.NetworkPolicy{AllowDomains: []string{"*."}}},
+		{Policy: &none},
+	} {
+		before := len(ledger.items)
+		_, err := r.Sandboxes().Update(ctx, ref("box"), u)
+		if err == nil || len(ledger.items) != before+1 {
+			t.Fatalf("%+v: %v, %d records", u, err, len(ledger.items)-before)
+		}
+		got := ledger.items[before]
+		if got.Sandbox != sb.ID || got.Kind != engine.ActivityPolicy || got.Operation != engine.PolicyRefused || got.Actor != "u" || got.Key != "atl_a…z" || got.Door != "api" || got.Reason != err.Error() {
+			t.Errorf("%+v: got %+v", u, got)
+		}
+	}
+	before := len(ledger.items)
+	_, err := r.Sandboxes().Update(ctx, ref("nobody"), engine.UpdateSandbox{Policy: &none})
+	wantKind(t, err, engine.KindNotFound)
+	_, err = r.Sandboxes().Update(ctx, ref("box"), engine.UpdateSandbox{Labels: &map[string]string{"": ""}})
+	wantKind(t, err, engine.KindInvalid)
+	if len(ledger.items) != before {
+		t.Errorf("recorded: %+v", ledger.items[before:])
+	}
+}

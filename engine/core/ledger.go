@@ -110,18 +110,23 @@ func (t *toolbox) recorded(req *http.Request) *http.Request {
 	if !ok {
 		return inner
 	}
-	by := engine.CallerOf(req.Context())
 	what.Call, what.Sandbox, what.Incarnation, what.Kind = ulid.Make().String(), t.id, t.pool.incarnation, engine.ActivityCall
-	what.Door, what.Actor = cmp.Or(by.Door, "server"), by.Principal.UserID
-	if by.Principal.KeyPrefix != "" {
-		what.Key = by.Principal.KeyPrefix + "…" + by.Principal.KeySuffix
-	}
+	by(req.Context(), &what)
 	inner.Header.Set(engine.CallHeader, what.Call)
 	if what.Detail == "" && inner.Body != nil && inner.Body != http.NoBody {
 		what.Detail = t.peek(inner)
 	}
 	t.core.Ledger.Record(what)
 	return inner
+}
+
+// by says in a record who is behind a call.
+func by(ctx context.Context, r *engine.ActivityRecord) {
+	c := engine.CallerOf(ctx)
+	r.Door, r.Actor = cmp.Or(c.Door, "server"), c.Principal.UserID
+	if c.Principal.KeyPrefix != "" {
+		r.Key = c.Principal.KeyPrefix + "…" + c.Principal.KeySuffix
+	}
 }
 
 // peeked bounds how much of a body is looked at.

@@ -423,7 +423,7 @@ func (r resolver) Resolve(ctx context.Context, sandboxID string) ([]secret.Bindi
 		if err != nil {
 			return nil, public(err)
 		}
-		out = append(out, secret.Binding{Placeholder: row.Placeholder, Value: value, Hosts: row.Hosts})
+		out = append(out, secret.Binding{Name: row.Name, Placeholder: row.Placeholder, Value: value, Hosts: row.Hosts})
 	}
 	return out, nil
 }

@@ -44,20 +44,30 @@ func policyAttacks() []attack {
 		})},
 		{"policy", "list-elsewhere", "a sandbox with a list of networks connects elsewhere", plain(theList)},
 		{"policy", "names-elsewhere", "a sandbox with a list of names connects to addresses", plain(theName)},
-		{"policy", "empty-entries", "a list whose entries are empty, null or everything in disguise is refused, not taken for no list", func(*field, string) error {
+		{"policy", "empty-entries", "a list whose entries are empty, null or everything in disguise is refused, not taken for no list", func(f *field, _ string) error {
+			s := f.slot(networks(good4 + "/32"))
+			defer func() { _ = f.manager.Release(f.t.Context(), s) }()
 			for _, p := range []engine.NetworkPolicy{networks(""), networks(" "), networks("null"), networks("*"), networks("::ffff:0:0/96"), networks("1.2.3.4"), domains(""), domains(" "), domains("*."), domains("."), domains("*.*"), domains("*.com")} {
 				if _, err := FromNetwork(p); engine.KindOf(err) != engine.KindInvalid {
 					return fmt.Errorf("%+v is taken: %v", p, err)
 				}
+				if err := f.manager.Apply(f.t.Context(), s, p); engine.KindOf(err) != engine.KindInvalid {
+					return fmt.Errorf("%+v is applied: %v", p, err)
+				}
 			}
 			return nil
 		}},
-		{"policy", "block-wins", "blocking all wins over lists that come with it", func(*field, string) error {
-			p, err := FromNetwork(engine.NetworkPolicy{BlockAll: true, AllowCIDRs: []string{"0.0.0.0/0"}, AllowDomains: []string{"good.example"}})
-			if err != nil || len(p.Egress.Rules) != 0 {
+		{"policy", "block-wins", "blocking all wins over lists that come with it", func(f *field, mark string) error {
+			s := f.slot(engine.NetworkPolicy{})
+			defer func() { _ = f.manager.Release(f.t.Context(), s) }()
+			both := engine.NetworkPolicy{BlockAll: true, AllowCIDRs: []string{"0.0.0.0/0"}, AllowDomains: []string{"good.example"}}
+			if err := f.manager.Apply(f.t.Context(), s, both); err != nil {
+				return err
+			}
+			if p, err := FromNetwork(both); err != nil || len(p.Egress.Rules) != 0 {
 				return fmt.Errorf("%+v, %v", p, err)
 			}
-			return nil
+			return f.reaches(s, "tcp", good4+":9000", mark)
 		}},
 		{"policy", "no-policy-yet", "a sandbox sends before it was given a policy", func(f *field, mark string) error {
 			s, err := f.manager.Acquire(f.t.Context())
@@ -65,6 +75,7 @@ func policyAttacks() []attack {
 				return err
 			}
 			defer func() { _ = f.manager.Release(f.t.Context(), s) }()
+			f.carries(s)
 			return errors.Join(f.send(s, udp4(s, good4, 9, mark), tcp4(s, evil4, 443, flagSYN, mark), udp6(s, good6, 9, mark)), f.reaches(s, "tcp", good4+":9000", mark))
 		}},
 		{"policy", "refused-list", "a list that cannot be enforced leaves the sandbox open", func(f *field, mark string) error {

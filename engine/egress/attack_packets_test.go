@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -175,6 +176,7 @@ func rawAttacks() []attack {
 			return out
 		})},
 		{"raw", "icmp-about-flow", "an ICMP error about an allowed flow, with data, to somebody else", func(f *field, mark string) error {
+			time.Sleep(time.Second) // the attacks before it have used up what is told of such in a second
 			f.warm(f.list, good4, 9)
 			q := packet4(addr(good4), f.list.Addr4, unix.IPPROTO_UDP, 0, 0, nil, datagram(addr(good4), f.list.Addr4, 9, 4000, mark))
 			return f.send(f.list, ip4(f.list, evil4, 1, icmp(3, 1, string(q))))

@@ -1,12 +1,12 @@
 package egress
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 
@@ -131,26 +131,6 @@ func hostAttacks() []attack {
 			}
 			return nil
 		}},
-		{"host", "abstract-sockets", "Unix sockets without a file, as container runtimes have had for their shims", func(f *field, _ string) error {
-			l, err := net.Listen("unix", "@atoll-attack/shim")
-			if err != nil {
-				return err
-			}
-			defer l.Close()
-			if c, err := net.Dial("unix", "@atoll-attack/shim"); err != nil {
-				return fmt.Errorf("no such socket, so nothing is proven: %w", err)
-			} else {
-				c.Close()
-			}
-			return networktest.In(f.open.NetNS, func() error {
-				c, err := net.Dial("unix", "@atoll-attack/shim")
-				if err != nil {
-					return nil
-				}
-				c.Close()
-				return errors.New("connected")
-			})
-		}},
 		{"host", "loopback", "the host's loopback and unspecified addresses in frames", func(f *field, mark string) error {
 			for _, s := range []network.Slot{f.open, f.list, f.name} {
 				for _, a := range host {
@@ -205,15 +185,18 @@ func sandboxAttacks() []attack {
 			src := addr(good4)
 			return f.send(f.list, ether(gatewayMAC, mac, unix.ETH_P_IP, packet4(src, f.victim.Addr4, unix.IPPROTO_UDP, 0, 0, nil, datagram(src, f.victim.Addr4, 9, 4000, mark))))
 		}},
-		{"sandbox", "internet-back", "the internet sends to sandboxes unasked", func(f *field, mark string) error {
+		{"sandbox", "internet-back", "the internet, which has found a way to the sandboxes' addresses, sends to them unasked", func(f *field, mark string) error {
 			return networktest.In(f.net.NS, func() error {
+				to := &net.IPNet{IP: f.victim.Addr4.AsSlice(), Mask: net.CIDRMask(32, 32)}
+				if err := netlink.RouteReplace(&netlink.Route{Dst: to, Gw: net.ParseIP("192.0.2.65")}); err != nil {
+					return err
+				}
 				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 				if err != nil {
 					return err
 				}
 				defer unix.Close(fd)
-				_ = unix.Sendto(fd, []byte(mark), 0, &unix.SockaddrInet4{Port: 9, Addr: f.victim.Addr4.As4()})
-				return nil
+				return unix.Sendto(fd, []byte(mark), 0, &unix.SockaddrInet4{Port: 9, Addr: f.victim.Addr4.As4()})
 			})
 		}},
 	}

@@ -52,6 +52,7 @@ func (s *safe) kept(who string, texts ...string) error {
 // hosts, or come back. It shows first that the value does go to its host.
 func TestAttacksOnSecrets(t *testing.T) {
 	w := newWorld(t)
+	told := watchEvents(t, w.filter)
 	slot, v, pool := w.sealed(engine.NetworkPolicy{}, binding("good.example"))
 	s := &safe{world: w, slot: slot, vault: v, pool: pool}
 	if _, err := s.ask(pool, "https://good.example/echo", good4+":443"); err != nil || w.got.take().header != "Bearer "+value {
@@ -174,8 +175,12 @@ func TestAttacksOnSecrets(t *testing.T) {
 		}},
 	} {
 		w.got.forget()
+		told.mark(t.Context())
 		err := a.run()
-		row := results.Verdict{Name: a.name, Group: "secret", Class: "container", Blocked: err == nil, Detail: a.story}
+		row := results.Verdict{Name: a.name, Group: "secret", Class: "container", Blocked: err == nil, Detail: a.story, Event: told.of(t.Context(), "secret/"+a.name)}
+		if row.Event == "" {
+			t.Errorf("secret/%s: nothing was recorded of it", a.name)
+		}
 		if err != nil {
 			row.Detail = "LEAK: " + err.Error()
 		}

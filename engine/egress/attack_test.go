@@ -201,7 +201,10 @@ func (f *field) try(i int, a attack) results.Verdict {
 	err := a.run(f, mark)
 	f.t.Logf("%s/%s took %v", a.group, a.name, time.Since(begin).Round(time.Millisecond))
 	f.settle()
-	v := results.Verdict{Name: a.name, Group: a.group, Class: "container", Blocked: err == nil, Detail: a.story, Event: f.told.refusal(f.t.Context())}
+	v := results.Verdict{Name: a.name, Group: a.group, Class: "container", Blocked: err == nil, Detail: a.story, Event: f.told.of(f.t.Context(), a.group+"/"+a.name)}
+	if v.Event == "" {
+		f.t.Errorf("%s/%s: nothing was recorded of it", a.group, a.name)
+	}
 	if err != nil {
 		v.Detail = "LEAK: " + err.Error()
 	}

@@ -203,6 +203,7 @@ func numbers(c net.Conn) (seq, ack uint32, err error) {
 func pending(port uint16, text, sign string) func(*field, string) error {
 	return func(f *field, _ string) error {
 		f.hold()
+		f.asked.forget()
 		s := f.slot(domains("slow.example"))
 		defer func() { _ = f.manager.Release(f.t.Context(), s) }()
 		c, err := connect(s, "tcp", fmt.Sprintf("%s:%d", evil4, port), wait)
@@ -379,6 +380,7 @@ func TestAttacksOnLifecycle(t *testing.T) {
 				p.say(mark)
 			}
 			for range 3 {
+				f.told.stop()
 				f.close()
 				time.Sleep(20 * time.Millisecond)
 				if got, err := get(f.name, "good.example", good4+":443"); err == nil {
@@ -388,6 +390,7 @@ func TestAttacksOnLifecycle(t *testing.T) {
 					return fmt.Errorf("a name, without a server: %x", q)
 				}
 				f.world.open()
+				f.told.watch(f.t, f.filter)
 				var slots []network.Slot
 				for s := range kept {
 					slots = append(slots, s)
@@ -422,7 +425,19 @@ func TestAttacksOnLifecycle(t *testing.T) {
 			if who, err := greets(s, good4+":22", patience); err == nil {
 				return fmt.Errorf("without programs: %q", who)
 			}
-			return f.send(s, udp4(s, evil4, 9, mark), udp4(s, good4, 9, mark), tcp4(s, evil4, 443, flagSYN, mark), udp6(s, good6, 9, mark), udp4(s, f.victim.Addr4.String(), 9, mark), udp4(s, metadata4, 9, mark))
+			if err := f.send(s, udp4(s, evil4, 9, mark), udp4(s, good4, 9, mark), tcp4(s, evil4, 443, flagSYN, mark), udp6(s, good6, 9, mark), udp4(s, f.victim.Addr4.String(), 9, mark), udp4(s, metadata4, 9, mark)); err != nil {
+				return err
+			}
+			for end := time.Now().Add(wait); ; {
+				who, err := greets(s, good4+":22", patience)
+				if who == "good" {
+					break
+				}
+				if time.Now().After(end) {
+					return fmt.Errorf("the programs do not come back: %q, %w", who, errOr(err))
+				}
+			}
+			return f.reaches(s, "tcp", evil4+":22", mark)
 		}},
 	} {
 		attacks.Add(t, f.try(400+i, a))

@@ -283,16 +283,7 @@ func BenchmarkCut(b *testing.B) {
 func BenchmarkReports(b *testing.B) {
 	w := newWorld(b)
 	s := w.slot(networks(good4 + "/32"))
-	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = w.filter.Watch(ctx, func(Holding, engine.ActivityRecord) {})
-	}()
-	defer func() {
-		cancel()
-		<-done
-	}()
+	defer watched(w)()
 	rounds := map[bool][]time.Duration{}
 	must(b, networktest.In(s.NetNS, func() error {
 		for range 40 {
@@ -321,10 +312,26 @@ func BenchmarkReports(b *testing.B) {
 	b.ReportMetric(ratio(rounds[true], rounds[false]), "report_ratio_connect")
 }
 
+// watched has somebody told of what the filter sees, as in a server, until the
+// function that it returns is called.
+func watched(w *world) (stop func()) {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = w.filter.Watch(ctx, func(Holding, engine.ActivityRecord) {})
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
 // BenchmarkProxy measures what the proxy adds to a TLS connection, the look-up
 // of its own included.
 func BenchmarkProxy(b *testing.B) {
 	w := newWorld(b)
+	defer watched(w)()
 	direct, proxied := w.slot(networks(good4+"/32")), w.slot(domains("good.example"))
 	shake := func(s network.Slot) time.Duration {
 		var took time.Duration

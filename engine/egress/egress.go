@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"sync"
 	"sync/atomic"
 
@@ -32,6 +33,7 @@ type Filter struct {
 	kernel *kernel.Filter
 	proxy  *proxy
 	teller atomic.Pointer[teller]
+	folds  *folder
 	// upstreams are private networks that outbound proxies may be in.
 	upstreams []netip.Prefix
 
@@ -56,7 +58,8 @@ type slot struct {
 	seal   *seal            // what puts secrets into its traffic; nil: it has none
 	// upstream is the proxy of its web connections; nil: it has none.
 	upstream *upstream
-	fresh    bool // nothing was resolved for it by an earlier run
+	early    uint64 // packets before the policy, as far as they were told
+	fresh    bool   // nothing was resolved for it by an earlier run
 	names    map[netip.Addr]string
 	budget   nameBudget
 }
@@ -74,7 +77,7 @@ func Open(dir string, upstreams []netip.Prefix, log *slog.Logger) (*Filter, erro
 	if err != nil {
 		return nil, err
 	}
-	f := &Filter{log: log, kernel: k, slots: map[int]*slot{}, numbers: map[uint32]*slot{}, upstreams: upstreams, next: 1}
+	f := &Filter{log: log, kernel: k, folds: newFolder(), slots: map[int]*slot{}, numbers: map[uint32]*slot{}, upstreams: upstreams, next: 1}
 	for _, n := range k.Sandboxes() {
 		f.next = max(f.next, n+1)
 	}
@@ -138,34 +141,49 @@ const dnsPort = 53
 
 // Apply implements network.Filter.
 func (f *Filter) Apply(s network.Slot, p engine.NetworkPolicy) error {
+	told, err := f.apply(s, p)
+	if err != nil {
+		told = []engine.ActivityRecord{{Kind: engine.ActivityPolicy, Operation: engine.PolicyRefused, Reason: err.Error()}}
+	}
+	for _, r := range told {
+		f.tellOnce(s.Index, r)
+	}
+	return err
+}
+
+// apply returns what there is to tell of the change: the policy, when it is
+// another than before, and the connections that ended.
+func (f *Filter) apply(s network.Slot, p engine.NetworkPolicy) (told []engine.ActivityRecord, err error) {
 	policy, err := FromNetwork(p)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	up, err := f.outboundProxy(p.OutboundProxyURL)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	st, err := f.slotLocked(s)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := f.forgetNamesLocked(st, policy); err != nil {
-		return err
+		return nil, err
 	}
-	old, before := st.upstream, st.learns
+	old, before, had := st.upstream, st.learns, st.policy
 	st.upstream, st.learns = up, p.Learn
 	if err := f.enforceLocked(st, policy); err != nil {
 		st.upstream, st.learns = old, before
-		return err
+		return nil, err
+	}
+	if had != nil && (before != p.Learn || !old.same(up) || !reflect.DeepEqual(had, policy)) {
+		told = append(told, engine.ActivityRecord{Kind: engine.ActivityPolicy, Operation: engine.PolicyApplied, Detail: describe(policy, p.Learn)})
 	}
 	if !old.same(up) {
 		f.proxy.drop(s.Index)
 	}
-	f.proxy.recheck(s.Index, policy)
-	return nil
+	return append(told, f.proxy.recheck(s.Index, policy)...), nil
 }
 
 // outboundProxy reads a proxy's URL, and refuses one at an address that no
@@ -199,6 +217,7 @@ func (f *Filter) enforceLocked(st *slot, policy *policies.Policy) error {
 	program.ProxyAll = st.seal != nil || st.upstream != nil
 	program.Proxy = byName || st.learns || program.ProxyAll
 	program.LogAllow = f.watched
+	program.NoRelay = !program.DefaultAllow && !allowsAny(policy) // nobody answers there, so that it is refused, and told, as all else is
 	if err := f.kernel.Apply(st.device, st.number, program); err != nil {
 		return engine.Errorf(engine.KindInvalid, "the network policy cannot be enforced: %v", err).
 			WithHint("use fewer or wider ranges")
@@ -238,6 +257,9 @@ func (f *Filter) Detach(s network.Slot) error {
 		f.rememberLocked(st.number)
 	}
 	f.mu.Unlock()
+	if st != nil {
+		f.tellLast(st)
+	}
 	f.proxy.drop(s.Index)
 	if st == nil {
 		return nil

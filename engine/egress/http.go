@@ -125,11 +125,17 @@ func (p *proxy) forwarder() http.Handler {
 			case c == nil:
 				return nil, errors.New("no connection to forward for")
 			case w.host == "":
-				return p.dialAddress(ctx, c.conn)
+				k, err := p.dialAddress(ctx, c.conn)
+				p.led(c.conn, "", k, "", err)
+				return k, err
 			case w.up != nil:
-				return p.dialUpstream(ctx, w.up)
+				k, err := p.dialUpstream(ctx, w.up)
+				p.led(c.conn, w.host, k, "", err)
+				return k, err
 			}
-			return p.dial(ctx, c.slot, w.host, c.port)
+			k, err := p.dial(ctx, c.slot, w.host, c.port)
+			p.led(c.conn, w.host, k, "", err)
+			return k, err
 		},
 		DisableKeepAlives:     true, // one upstream connection belongs to one sandbox and request
 		DisableCompression:    true,

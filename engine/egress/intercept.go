@@ -79,7 +79,17 @@ func (p *proxy) intercept(c *conn, s *seal, name string, hello []byte) {
 		transport.CloseIdleConnections()
 	}
 	k := &sealedConn{webConn: &webConn{conn: c, closed: closed}, hello: bytes.NewReader(hello), host: host, seal: s, forward: sealedForwarder(transport, host)}
-	p.opened.give(tls.Server(k, s.ca.server(host)))
+	t := tls.Server(k, s.ca.server(host))
+	ctx, cancel := context.WithTimeout(p.ctx, helloTimeout)
+	defer cancel()
+	if err := t.HandshakeContext(ctx); err != nil {
+		if p.ctx.Err() == nil {
+			p.ofSecret(c, engine.SecretUntrusted, "", host, "deny", "the client broke off TLS with its sandbox's own authority: "+err.Error())
+		}
+		k.Close()
+		return
+	}
+	p.opened.give(t)
 }
 
 // toHost connects to one host, and believes nobody else. Where the policy
@@ -88,10 +98,13 @@ func (p *proxy) intercept(c *conn, s *seal, name string, hello []byte) {
 func (p *proxy) toHost(c *conn, host string) *http.Transport {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			dial := func() (net.Conn, error) { return p.dial(ctx, c.slot, host, c.port) }
 			if policy := p.filter.policyOf(c.slot); policy != nil && !allows(policy, host, c.port) {
-				return p.dialAddress(ctx, c)
+				dial = func() (net.Conn, error) { return p.dialAddress(ctx, c) }
 			}
-			return p.dial(ctx, c.slot, host, c.port)
+			k, err := dial()
+			p.led(c, host, k, "opened for its secrets", err)
+			return k, err
 		},
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, RootCAs: p.roots},
 		TLSHandshakeTimeout:    dialTimeout,
@@ -162,10 +175,12 @@ func (p *proxy) serveSealed(w http.ResponseWriter, r *http.Request) {
 	_, bindings, err := p.filter.bindings(r.Context(), c.slot, name)
 	if err != nil {
 		p.log.Warn("secrets of a sandbox cannot be read", "slot", c.slot, "err", err)
+		p.unreadable(c.conn, name)
 		http.Error(w, "The sandbox's secrets cannot be read now", http.StatusBadGateway)
 		return
 	}
 	s := newSwap(bindings, c.seal.bodies)
+	s.tell = func(operation, secret string) { p.swapped(c.conn, operation, secret, name) }
 	defer s.close()
 	if err := s.request(r); err != nil {
 		http.Error(w, err.Error(), engineStatus(err))

@@ -2,9 +2,7 @@ package egress
 
 import (
 	"bufio"
-	"net"
 	"net/http"
-	"net/netip"
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/learn"
@@ -44,29 +42,29 @@ func (p *proxy) noteName(c *conn, name string) {
 	if !p.filter.learning(c.slot) {
 		return
 	}
-	from := c.RemoteAddr().(*net.TCPAddr).AddrPort()
 	p.filter.tell(c.slot, engine.ActivityRecord{
 		Kind: engine.ActivityConnect, Operation: learn.Named, Protocol: "tcp", Host: name, Rule: "default",
-		Local: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String(), Remote: c.to.String(),
+		Local: c.local(), Remote: c.to.String(),
 	})
 }
 
 // noteRequest reads the first HTTP request's header of a sandbox that learns,
-// for its host, and returns what was read, whatever it was.
-func (p *proxy) noteRequest(c *conn) []byte {
+// for its host, and returns it, empty when there is none, and what was read,
+// whatever it was.
+func (p *proxy) noteRequest(c *conn) (host string, read []byte) {
 	if !p.filter.learning(c.slot) {
-		return nil
+		return "", nil
 	}
 	rec := &recorder{Conn: c}
 	in := bufio.NewReader(rec)
 	if first, err := in.Peek(1); err != nil || first[0] < 'A' || first[0] > 'Z' {
-		return rec.read.Bytes() // no HTTP
+		return "", rec.read.Bytes() // no HTTP
 	}
 	r, err := http.ReadRequest(in)
 	if err == nil {
-		if host, err := requestHost(r, &webConn{conn: c}); err == nil {
+		if host, err = requestHost(r, &webConn{conn: c}); err == nil {
 			p.noteName(c, host)
 		}
 	}
-	return rec.read.Bytes()
+	return host, rec.read.Bytes()
 }

@@ -3,7 +3,9 @@ package egress
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -38,6 +40,76 @@ func parseQuestion(q []byte) (dnsmessage.Header, dnsmessage.Question, error) {
 	}
 	question, err := p.Question()
 	return h, question, err
+}
+
+// oddity says why a message is no question that the relay passes on.
+func oddity(b []byte) string {
+	if len(b) <= headerSize {
+		return "too short"
+	}
+	switch opcode := b[2] >> 3 & 15; {
+	case b[2]&0x80 != 0:
+		return "an answer"
+	case opcode != 0:
+		return fmt.Sprintf("operation %d", opcode)
+	}
+	if n := binary.BigEndian.Uint16(b[4:]); n != 1 {
+		return fmt.Sprintf("%d questions", n)
+	}
+	return "a broken name"
+}
+
+const headerSize = 12
+
+// withheld says what of a question that is allowed goes no further than here:
+// the resolvers get its name, in small letters, and its type. Empty when there is
+// nothing else in it. Its identifier is always another.
+func withheld(q []byte, question dnsmessage.Question) string {
+	var parts []string
+	if question.Type != dnsmessage.TypeA && question.Type != dnsmessage.TypeAAAA {
+		parts = append(parts, "not asked, being of type "+strings.TrimPrefix(question.Type.String(), "Type"))
+	}
+	if name := question.Name.String(); name != strings.ToLower(name) {
+		parts = append(parts, "case")
+	}
+	if extra := behind(q); extra != "" {
+		parts = append(parts, extra)
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "withheld: " + strings.Join(parts, ", ")
+}
+
+// behind names what stands behind a message's question.
+func behind(q []byte) string {
+	at := headerSize
+	for at < len(q) && q[at] != 0 {
+		at += 1 + int(q[at])
+	}
+	at += 5 // the last label, type and class
+	if len(q) < at {
+		return ""
+	}
+	const option = 11 // the head of an OPT record
+	switch {
+	case binary.BigEndian.Uint32(q[6:]) != 0 || binary.BigEndian.Uint16(q[10:]) > 1:
+		return "records"
+	case q[11] == 0 && len(q) == at:
+		return ""
+	case q[11] == 0:
+		return fmt.Sprintf("%d bytes behind it", len(q)-at)
+	case len(q) < at+option || q[at] != 0 || binary.BigEndian.Uint16(q[at+1:]) != uint16(dnsmessage.TypeOPT):
+		return "records"
+	}
+	size := int(binary.BigEndian.Uint16(q[at+9:]))
+	switch more := len(q) - at - option - size; {
+	case more > 0:
+		return fmt.Sprintf("%d bytes behind it", more)
+	case size > 0:
+		return fmt.Sprintf("%d bytes of EDNS options", size)
+	}
+	return ""
 }
 
 // buildQuestion makes a question from scratch, so that no byte of the sandbox

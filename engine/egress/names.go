@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	kernel "github.com/atoll-sh/atoll/ebpf/egress"
+	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/policies"
 )
 
@@ -67,7 +69,12 @@ func (f *Filter) Question(index int, q []byte) (ask, answer []byte) {
 		}
 		return q, nil
 	}
-	if err != nil || question.Class != dnsmessage.ClassINET {
+	if err != nil {
+		f.refusedMessage(index, "malformed: "+err.Error())
+		return nil, reply(q, dnsmessage.RCodeFormatError, 0)
+	}
+	if question.Class != dnsmessage.ClassINET {
+		f.tellOnce(index, nameRecord(plainName(question), policies.Decision{Reason: "malformed: a question of class " + strings.TrimPrefix(question.Class.String(), "Class")}))
 		return nil, reply(q, dnsmessage.RCodeFormatError, 0)
 	}
 	name, err := policies.CanonicalName(question.Name.String())
@@ -78,7 +85,11 @@ func (f *Filter) Question(index int, q []byte) (ask, answer []byte) {
 	if decision.Allow && !f.within(index, name) {
 		decision.Allow, decision.Reason = false, "more names than a wildcard may stand for"
 	}
-	f.tell(index, nameRecord(plainName(question), decision))
+	asked := nameRecord(plainName(question), decision)
+	if decision.Allow {
+		asked.Detail = withheld(q, question)
+	}
+	f.tell(index, asked)
 	if !decision.Allow {
 		f.log.Debug("name refused", "slot", index, "name", question.Name.String())
 		return nil, reply(q, dnsmessage.RCodeNameError, edeProhibited)
@@ -87,6 +98,16 @@ func (f *Filter) Question(index int, q []byte) (ask, answer []byte) {
 		return nil, reply(q, dnsmessage.RCodeSuccess, 0) // nothing that a tunnel, or an encrypted hello, could use
 	}
 	return buildQuestion(header.ID, name, question.Type), nil
+}
+
+// NoQuestion implements network.Filter.
+func (f *Filter) NoQuestion(index int, message []byte) {
+	f.refusedMessage(index, "malformed: "+oddity(message))
+}
+
+// refusedMessage tells of a message to the name relay that nobody can judge.
+func (f *Filter) refusedMessage(index int, reason string) {
+	f.tellOnce(index, engine.ActivityRecord{Kind: engine.ActivityDNS, Verdict: "deny", Reason: reason})
 }
 
 // plainName is the name of a question as it came, without the last dot.
@@ -140,6 +161,11 @@ func (f *Filter) Answer(_ context.Context, index int, q, a []byte) []byte {
 	}
 	name, _ := policies.CanonicalName(question.Name.String())
 	kept := slices.DeleteFunc(found.records, func(r record) bool { return f.refuses(policy, r.addr) })
+	if refused := len(found.records) - len(kept); refused > 0 && len(kept) > 0 {
+		f.tellOnce(index, engine.ActivityRecord{
+			Kind: engine.ActivityDNS, Host: name, Verdict: "deny", Rule: "blocked", Reason: fmt.Sprintf("%d of %d addresses that it resolves to are such that no sandbox may reach", refused, len(found.records)),
+		})
+	}
 	if len(kept) == 0 && len(found.records) > 0 {
 		f.log.Warn("a name resolves to addresses that no sandbox may reach", "slot", index, "name", name)
 		f.tell(index, nameRecord(name, policies.Decision{Rule: "blocked", Reason: errOutOfBounds.Error()}))

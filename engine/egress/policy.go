@@ -1,8 +1,10 @@
 package egress
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	kernel "github.com/atoll-sh/atoll/ebpf/egress"
 	"github.com/atoll-sh/atoll/engine"
@@ -69,6 +71,36 @@ func compile(p *policies.Policy) kernel.Policy {
 		}
 	}
 	return k
+}
+
+// allowsAny tells whether a rule of the policy allows something.
+func allowsAny(p *policies.Policy) bool {
+	return slices.ContainsFunc(p.Egress.Rules, func(r policies.EgressRule) bool { return r.Verdict == policies.Allow })
+}
+
+// maxDescribed bounds the targets that describe names.
+const maxDescribed = 24
+
+// describe says in one line what a policy allows and denies.
+func describe(p *policies.Policy, learns bool) string {
+	if learns {
+		return "everything is allowed while the sandbox learns"
+	}
+	var parts []string
+	for _, r := range p.Egress.Rules {
+		var targets []string
+		for _, h := range r.Hosts {
+			targets = append(targets, string(h))
+		}
+		for _, n := range r.Networks {
+			targets = append(targets, n.String())
+		}
+		if more := len(targets) - maxDescribed; more > 0 {
+			targets = append(targets[:maxDescribed], fmt.Sprintf("and %d more", more))
+		}
+		parts = append(parts, fmt.Sprintf("%s %s (%s)", r.Verdict, strings.Join(targets, " "), r.Name))
+	}
+	return strings.Join(append(parts, fmt.Sprintf("%s all else", p.Egress.Default)), ", ")
 }
 
 // aboutNames tells whether a policy has rules about names.

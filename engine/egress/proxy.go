@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -63,6 +64,12 @@ type conn struct {
 	name   string   // that the policy was asked for; empty before
 	up     net.Conn // to the name's host; nil before, and for HTTP
 	passed bool     // it may go on to the address, so that is judged
+}
+
+// local is the sandbox's end, as address:port.
+func (c *conn) local() string {
+	a := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
 }
 
 // end closes both sides.
@@ -165,6 +172,9 @@ func (p *proxy) admit(c net.Conn) *conn {
 		return nil
 	}
 	k := &conn{Conn: c, slot: slot, to: netip.AddrPortFrom(to.Addr().Unmap(), to.Port()), port: to.Port()}
+	if k.port == 80 && p.filter.sealed(slot) {
+		k.Conn = &looked{Conn: c, found: func(placeholder string) { p.exposed(k, placeholder) }}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed || len(p.conns) >= maxConns || p.perSlot[slot] >= maxConnsSlot {
@@ -191,6 +201,9 @@ func (p *proxy) forget(c *conn) {
 
 // reset ends a connection so that the client fails at once.
 func reset(c net.Conn) {
+	if in, ok := c.(*looked); ok {
+		c = in.Conn
+	}
 	if t, ok := c.(*net.TCPConn); ok {
 		_ = t.SetLinger(0)
 	}
@@ -198,8 +211,9 @@ func reset(c net.Conn) {
 }
 
 // recheck ends the connections of a slot whose names a new policy does not
-// allow. HTTP connections are judged request by request; idle ones may stay.
-func (p *proxy) recheck(slot int, policy *policies.Policy) {
+// allow, and returns what there is to tell of them. HTTP connections are judged
+// request by request; idle ones may stay.
+func (p *proxy) recheck(slot int, policy *policies.Policy) (cut []engine.ActivityRecord) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
@@ -212,10 +226,18 @@ func (p *proxy) recheck(slot int, policy *policies.Policy) {
 		if passed && opens(policy, c.to) {
 			continue
 		}
-		if name == "" || !allows(policy, name, c.port) {
-			c.end()
+		d := policies.Decide(policy, policies.ConnectRequest{Host: name, Protocol: policies.TCP, Port: c.port})
+		if name == "" {
+			d = policies.Decide(policy, policies.ConnectRequest{Address: c.to.Addr(), Protocol: policies.TCP, Port: c.port})
+		} else if d.Allow {
+			continue
 		}
+		c.end()
+		cut = append(cut, engine.ActivityRecord{
+			Kind: engine.ActivityCut, Protocol: "tcp", Host: name, Local: c.local(), Remote: c.to.String(), Rule: d.Rule, Reason: cmp.Or(d.Reason, "the policy changed"),
+		})
 	}
+	return cut
 }
 
 // drop ends all connections of a slot.
@@ -287,6 +309,40 @@ func (p *proxy) permit(c *conn, name string) error {
 		return &refusal{host: canonical, port: c.port, decision: d}
 	}
 	return nil
+}
+
+// led tells where a connection for a host went: to up, or nowhere because of
+// err. how says what the proxy did with it; host may be empty.
+func (p *proxy) led(c *conn, host string, up net.Conn, how string, err error) {
+	if p.filter.teller.Load() == nil {
+		return
+	}
+	if errors.Is(err, errOutOfBounds) {
+		p.refused(c, host, err)
+		return
+	}
+	r := engine.ActivityRecord{
+		Kind: engine.ActivityConnect, Operation: engine.Proxied, Protocol: "tcp", Host: host, Local: c.local(), Remote: c.to.String(), Detail: how,
+	}
+	switch {
+	case p.filter.upstreamOf(c.slot) != nil: // what is known of it is not the sandbox's business
+		r.Detail = strings.TrimPrefix(r.Detail+", by the outbound proxy", ", ")
+		if err != nil {
+			r.Reason = "the outbound proxy does not answer"
+		}
+	case err != nil:
+		r.Reason = err.Error()
+	default:
+		r.Addresses = []string{up.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().String()}
+	}
+	if policy := p.filter.policyOf(c.slot); policy != nil {
+		d := policies.Decide(policy, policies.ConnectRequest{Host: host, Protocol: policies.TCP, Port: c.port})
+		if host == "" || !d.Allow { // then it went by its address
+			d = policies.Decide(policy, policies.ConnectRequest{Address: c.to.Addr(), Protocol: policies.TCP, Port: c.port})
+		}
+		r.Rule = d.Rule
+	}
+	p.filter.tellOnce(c.slot, r)
 }
 
 // refused tells of a connection or request that was not let through.

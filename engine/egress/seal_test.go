@@ -93,7 +93,7 @@ const (
 )
 
 func binding(hosts ...string) secret.Binding {
-	return secret.Binding{Placeholder: holder, Value: secret.NewValue(value), Hosts: hosts}
+	return secret.Binding{Name: "api key", Placeholder: holder, Value: secret.NewValue(value), Hosts: hosts}
 }
 
 // sealed is a sandbox with a secret, and what its processes trust.
@@ -391,7 +391,7 @@ func FuzzStream(f *testing.F) {
 	f.Add([]byte("a "+holder+" b"), uint8(3))
 	f.Add([]byte("aabaabaaab"), uint8(1))
 	f.Fuzz(func(t *testing.T, in []byte, step uint8) {
-		pairs := []pair{{holder, "value"}, {"aab", holder}}
+		pairs := []pair{{holder, "value", "a"}, {"aab", holder, "b"}}
 		s := &stream{from: io.NopCloser(&drops{in, int(step%7) + 1}), pairs: pairs}
 		got, err := io.ReadAll(s)
 		if err != nil || string(got) != replace(string(in), pairs) {

@@ -10,6 +10,8 @@ import (
 type stream struct {
 	from  io.ReadCloser
 	pairs []pair
+	met   func(p pair)      // is told of each that was replaced; may be nil
+	said  func(text []byte) // is told what came out; may be nil
 
 	in  []byte // read, and not looked at or held back
 	out []byte // ready
@@ -50,6 +52,9 @@ func (s *stream) turn() {
 		if at < 0 {
 			break
 		}
+		if s.met != nil {
+			s.met(found)
+		}
 		s.out = append(append(s.out, s.in[:at]...), found.fresh...)
 		s.in = s.in[at+len(found.old):]
 	}
@@ -59,6 +64,9 @@ func (s *stream) turn() {
 	}
 	s.out = append(s.out, s.in[:len(s.in)-keep]...)
 	s.in = bytes.Clone(s.in[len(s.in)-keep:])
+	if s.said != nil {
+		s.said(s.out)
+	}
 }
 
 // beginning is how many bytes at the end of s.in may begin a text that is to

@@ -28,8 +28,9 @@ const (
 	minRedacted  = 8         // bytes of a value below which it is not looked for in responses
 )
 
-// pair is one text and what takes its place.
-type pair struct{ old, fresh string }
+// pair is one text and what takes its place. name is that of the secret, or what
+// stands for it.
+type pair struct{ old, fresh, name string }
 
 // swap puts values into one request and takes them out of its response.
 type swap struct {
@@ -37,13 +38,16 @@ type swap struct {
 	redacted []pair // what may not come back, in its usual spellings
 	bodies   chan struct{}
 	leave    func() // gives its place among bodies back; nil: it has none
+	// tell is told what was done, once or more; nil: nobody is. It may be called
+	// by several goroutines.
+	tell func(operation, name string)
 }
 
 // newSwap must be closed after its request.
 func newSwap(bindings []secret.Binding, bodies chan struct{}) *swap {
 	s := &swap{bindings: bindings, bodies: bodies}
 	for _, b := range bindings {
-		s.redact(b.Value.Reveal(), b.Placeholder)
+		s.redact(b.Value.Reveal(), b.Placeholder, cmp.Or(b.Name, b.Placeholder))
 	}
 	return s
 }
@@ -55,7 +59,7 @@ func (s *swap) close() {
 }
 
 // redact adds a text that must not come back.
-func (s *swap) redact(text, placeholder string) {
+func (s *swap) redact(text, placeholder, name string) {
 	if len(text) < minRedacted {
 		return
 	}
@@ -65,7 +69,7 @@ func (s *swap) redact(text, placeholder string) {
 	}
 	for _, t := range spellings {
 		if !slices.ContainsFunc(s.redacted, func(p pair) bool { return p.old == t }) {
-			s.redacted = append(s.redacted, pair{t, placeholder})
+			s.redacted = append(s.redacted, pair{t, placeholder, name})
 		}
 	}
 	// The longer one first, where one holds the other.
@@ -85,7 +89,7 @@ func inJSON(text string) string {
 func (s *swap) values(spell func(string) string) []pair {
 	var out []pair
 	for _, b := range s.bindings {
-		out = append(out, pair{b.Placeholder, spell(b.Value.Reveal())})
+		out = append(out, pair{b.Placeholder, spell(b.Value.Reveal()), cmp.Or(b.Name, b.Placeholder)})
 	}
 	return out
 }
@@ -104,6 +108,43 @@ func replace(text string, pairs []pair) string {
 	return strings.NewReplacer(list...).Replace(text)
 }
 
+// replace is like the function, and tells of what was in the text.
+func (s *swap) replace(text string, pairs []pair, operation string) string {
+	out := replace(text, pairs)
+	if s.tell == nil {
+		return out
+	}
+	if out != text {
+		for _, p := range pairs {
+			if strings.Contains(text, p.old) {
+				s.tell(operation, p.name)
+			}
+		}
+	}
+	if operation == engine.SecretSent {
+		s.strangers([]byte(out))
+	}
+	return out
+}
+
+// strangers tells of placeholders that are left: of secrets that are for other
+// hosts, or of nobody here.
+func (s *swap) strangers(text []byte) {
+	placeholders(text, func(placeholder string) { s.tell(engine.SecretWithheld, placeholder) })
+}
+
+// flowing is a body in which pairs are replaced as it flows.
+func (s *swap) flowing(from io.ReadCloser, pairs []pair, operation string) *stream {
+	out := &stream{from: from, pairs: pairs}
+	if s.tell != nil {
+		out.met = func(p pair) { s.tell(operation, p.name) }
+	}
+	if s.tell != nil && operation == engine.SecretSent {
+		out.said = s.strangers
+	}
+	return out
+}
+
 // grown is how long a text gets when pairs are replaced in it.
 func grown(text string, pairs []pair) int {
 	n := len(text)
@@ -115,10 +156,7 @@ func grown(text string, pairs []pair) int {
 
 // request puts values into a request. On error the request must not be sent.
 func (s *swap) request(r *http.Request) error {
-	if len(s.bindings) == 0 {
-		return nil
-	}
-	if err := s.head(r); err != nil {
+	if err := s.head(r); err != nil || len(s.bindings) == 0 {
 		return err
 	}
 	r.Header.Del("Expect") // the body is read here first
@@ -134,7 +172,7 @@ func (s *swap) head(r *http.Request) error {
 		if room -= grown(text, pairs) - len(text); room < 0 {
 			return "", engine.Errorf(engine.KindExhausted, "the secrets make the request too large")
 		}
-		return replace(text, pairs), nil
+		return s.replace(text, pairs, engine.SecretSent), nil
 	}
 	for name, list := range r.Header {
 		for i, text := range list {
@@ -181,8 +219,18 @@ func (s *swap) basic(text string, take func(string, []pair) (string, error)) (st
 		return text, err
 	}
 	out := base64.StdEncoding.EncodeToString([]byte(fresh))
-	s.redacted = slices.Insert(s.redacted, 0, pair{out, coded})
+	s.redacted = slices.Insert(s.redacted, 0, pair{out, coded, s.nameIn(string(plain))})
 	return scheme + " " + out, nil
+}
+
+// nameIn names the first secret whose placeholder is in a text.
+func (s *swap) nameIn(text string) string {
+	for _, p := range s.values(plainly) {
+		if strings.Contains(text, p.old) {
+			return p.name
+		}
+	}
+	return ""
 }
 
 // body puts values into a textual body. One of a known length keeps being of a
@@ -194,7 +242,7 @@ func (s *swap) body(r *http.Request) error {
 	}
 	pairs := s.values(spelling(kind))
 	if r.ContentLength < 0 {
-		r.Body = &stream{from: r.Body, pairs: pairs}
+		r.Body = s.flowing(r.Body, pairs, engine.SecretSent)
 		return nil
 	}
 	if r.ContentLength > maxSwapBody {
@@ -212,7 +260,7 @@ func (s *swap) body(r *http.Request) error {
 	if grown(string(b), pairs) > maxSwapGrown {
 		return engine.Errorf(engine.KindExhausted, "the secrets make the request too large")
 	}
-	b = []byte(replace(string(b), pairs))
+	b = []byte(s.replace(string(b), pairs, engine.SecretSent))
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
 	r.Header.Set("Content-Length", strconv.Itoa(len(b)))
 	return nil
@@ -236,14 +284,14 @@ func (s *swap) response(r *http.Response) error {
 			return err
 		}
 		s.clean(r.Trailer)
-		b = []byte(replace(string(b), s.redacted))
+		b = []byte(s.replace(string(b), s.redacted, engine.SecretRedacted))
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
 		r.Header.Set("Content-Length", strconv.Itoa(len(b)))
 		return nil
 	}
 	r.ContentLength = -1
 	r.Header.Del("Content-Length")
-	r.Body = &ending{ReadCloser: &stream{from: r.Body, pairs: s.redacted}, end: func() { s.clean(r.Trailer) }}
+	r.Body = &ending{ReadCloser: s.flowing(r.Body, s.redacted, engine.SecretRedacted), end: func() { s.clean(r.Trailer) }}
 	return nil
 }
 
@@ -251,7 +299,7 @@ func (s *swap) response(r *http.Response) error {
 func (s *swap) clean(h http.Header) {
 	for _, list := range h {
 		for i := range list {
-			list[i] = replace(list[i], s.redacted)
+			list[i] = s.replace(list[i], s.redacted, engine.SecretRedacted)
 		}
 	}
 }

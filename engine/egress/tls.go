@@ -32,7 +32,8 @@ func (p *proxy) serve(c *conn) {
 		// It is here only because the sandbox has secrets, and none of them
 		// goes out in the clear, or because it learns.
 		defer p.forget(c)
-		p.pass(c, p.noteRequest(c))
+		host, read := p.noteRequest(c)
+		p.pass(c, host, read)
 	case c.port == 80:
 		_ = c.SetReadDeadline(time.Time{})
 		p.giveWeb(c)
@@ -53,6 +54,7 @@ func (p *proxy) serveTLS(c *conn, byAddress bool) {
 		seal, serr := p.filter.sealFor(p.ctx, c.slot, name)
 		if serr != nil {
 			p.log.Warn("secrets of a sandbox cannot be read", "slot", c.slot, "err", serr)
+			p.unreadable(c, name)
 			reset(c.Conn)
 			p.forget(c)
 			return
@@ -67,14 +69,14 @@ func (p *proxy) serveTLS(c *conn, byAddress bool) {
 		p.noteName(c, name)
 	}
 	if byAddress && p.filter.upstreamOf(c.slot) == nil {
-		p.pass(c, hello)
+		p.pass(c, name, hello)
 		return
 	}
 	if err == nil {
 		err = p.permit(c, name)
 	}
 	if err != nil && byAddress {
-		p.pass(c, hello)
+		p.pass(c, name, hello)
 		return
 	}
 	if err != nil {
@@ -86,9 +88,7 @@ func (p *proxy) serveTLS(c *conn, byAddress bool) {
 	up, err := p.dial(p.ctx, c.slot, name, c.port)
 	if err != nil {
 		p.log.Debug("TLS connection failed", "slot", c.slot, "name", name, "err", err)
-		if errors.Is(err, errOutOfBounds) {
-			p.refused(c, name, err)
-		}
+		p.led(c, name, nil, unread, err)
 		reset(c.Conn)
 		return
 	}
@@ -98,8 +98,13 @@ func (p *proxy) serveTLS(c *conn, byAddress bool) {
 		alert(c.Conn)
 		return
 	}
+	p.led(c, name, up, unread, nil)
 	p.copy(c, up, hello)
 }
+
+// unread is what the proxy does with TLS whose host no secret is for: nobody
+// here sees what is in it, so that placeholders stay what they are.
+const unread = "unread"
 
 // copy sends what was read already and then copies both ways.
 func (p *proxy) copy(c *conn, up net.Conn, read []byte) {
@@ -115,11 +120,13 @@ func (p *proxy) copy(c *conn, up net.Conn, read []byte) {
 }
 
 // pass connects to the very address that the sandbox chose, as if there were
-// no proxy, when its policy and the host let it.
-func (p *proxy) pass(c *conn, read []byte) {
+// no proxy, when its policy and the host let it. name is what it names; it may
+// be empty.
+func (p *proxy) pass(c *conn, name string, read []byte) {
 	up, err := p.dialAddress(p.ctx, c)
 	if err != nil {
 		p.log.Debug("connection failed", "slot", c.slot, "address", c.to, "err", err)
+		p.led(c, name, nil, unread, err)
 		reset(c.Conn)
 		return
 	}
@@ -129,6 +136,7 @@ func (p *proxy) pass(c *conn, read []byte) {
 		reset(c.Conn)
 		return
 	}
+	p.led(c, name, up, unread, nil)
 	p.copy(c, up, read)
 }
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"time"
+	"sync"
+
+	"golang.org/x/sys/unix"
 
 	kernel "github.com/atoll-sh/atoll/ebpf/egress"
 	"github.com/atoll-sh/atoll/engine"
@@ -23,9 +25,6 @@ type teller func(h Holding, r engine.ActivityRecord)
 
 // maxPast bounds the slots that are remembered for events that come late.
 const maxPast = 1024
-
-// lossEvery is how often it is looked whether the kernel dropped events.
-const lossEvery = 5 * time.Second
 
 // Watch tells of the flows and names of all sandboxes until ctx ends. The
 // records have no sandbox; the kernel does not know it. One Watch at a time
@@ -45,7 +44,13 @@ func (f *Filter) Watch(ctx context.Context, tell func(h Holding, r engine.Activi
 	defer f.teller.Store(nil)
 	stop := context.AfterFunc(ctx, func() { r.Close() })
 	defer stop()
-	go f.watchLosses(ctx, t)
+	looking, enough := context.WithCancel(ctx)
+	var look sync.WaitGroup
+	look.Go(func() { f.look(looking, t) })
+	defer func() {
+		enough()
+		look.Wait()
+	}()
 	for {
 		e, err := r.Read()
 		if errors.Is(err, os.ErrClosed) {
@@ -81,39 +86,6 @@ func (f *Filter) tell(index int, r engine.ActivityRecord) {
 	}
 }
 
-// watchLosses tells how many events the kernel had no room for, or kept back.
-func (f *Filter) watchLosses(ctx context.Context, tell teller) {
-	tick := time.NewTicker(lossEvery)
-	defer tick.Stop()
-	seen := map[uint32]uint64{}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		f.mu.Lock()
-		held := make([]Holding, 0, len(f.slots))
-		for i, st := range f.slots {
-			held = append(held, Holding{i, st.number})
-		}
-		f.mu.Unlock()
-		now := make(map[uint32]uint64, len(held))
-		for _, h := range held {
-			s, err := f.kernel.Stats(h.Number)
-			if err != nil {
-				continue
-			}
-			n := s.Lost + s.Suppressed
-			now[h.Number] = n
-			if before, known := seen[h.Number]; known && n > before {
-				tell(h, engine.ActivityRecord{Kind: engine.ActivityLoss, Lost: n - before, Reason: "more connections than the kernel reports"})
-			}
-		}
-		seen = now
-	}
-}
-
 // flow makes a record of a kernel's event.
 func (f *Filter) flow(e kernel.Event) (Holding, engine.ActivityRecord, bool) {
 	kinds := map[kernel.EventType]engine.ActivityKind{
@@ -132,6 +104,12 @@ func (f *Filter) flow(e kernel.Event) (Holding, engine.ActivityRecord, bool) {
 	}
 	r.Host = st.names[e.Remote.Addr()]
 	r.Rule = ruleName(st.policy, e)
+	if f.guarded(e) && !st.leads(e) {
+		if e.Type != kernel.EventNew {
+			return Holding{}, r, false
+		}
+		r.Kind, r.Rule, r.Reason = engine.ActivityDeny, "blocked/private", "private"
+	}
 	if e.Type == kernel.EventDeny || e.Type == kernel.EventCut {
 		r.Reason = e.Reason.String()
 		if !byPolicy(r.Reason) {
@@ -139,6 +117,25 @@ func (f *Filter) flow(e kernel.Event) (Holding, engine.ActivityRecord, bool) {
 		}
 	}
 	return Holding{st.device.Slot, st.number}, r, true
+}
+
+// guarded tells whether a flow that the programs let pass goes where the guard
+// lets nobody go, whatever a policy says: a network that is not of the internet.
+func (f *Filter) guarded(e kernel.Event) bool {
+	return (e.Type == kernel.EventNew || e.Type == kernel.EventClose) && !e.Inbound && f.host != nil && f.host.Denied(e.Remote.Addr())
+}
+
+// leads tells whether a flow is led to the proxy, which tells of it by itself
+// where it may not go on.
+func (st *slot) leads(e kernel.Event) bool {
+	if e.Protocol != unix.IPPROTO_TCP || e.Remote.Port() != 80 && e.Remote.Port() != 443 {
+		return false
+	}
+	if st.seal != nil || st.upstream != nil {
+		return true
+	}
+	byAddress := st.policy != nil && e.Rule >= 1 && int(e.Rule) <= len(st.policy.Egress.Rules) && len(st.policy.Egress.Rules[e.Rule-1].Networks) > 0
+	return (st.byName || st.learns) && !byAddress
 }
 
 // resolves tells whether an address is where the slot's sandbox asks for

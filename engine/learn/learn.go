@@ -63,7 +63,7 @@ func (o *Observations) Add(r engine.ActivityRecord) {
 	case engine.ActivityDNS:
 		o.addName(r)
 	case engine.ActivityConnect:
-		if !r.Inbound {
+		if !r.Inbound && r.Operation != engine.Proxied { // else it is told as well
 			o.addFlow(r)
 		}
 	}

@@ -128,10 +128,16 @@ func (r *relay) serveUDP(ctx context.Context, u *net.UDPConn) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil || n > maxQuestion || !isQuestion(buf[:n]) {
+		if err != nil || n > maxQuestion {
 			continue
 		}
 		slot, ok := r.slotOf(from.Addr())
+		if !isQuestion(buf[:n]) {
+			if ok {
+				r.refuse(slot, buf[:n])
+			}
+			continue
+		}
 		if !ok {
 			_, _ = u.WriteToUDPAddrPort(failure(buf[:n], rcodeRefused), from)
 			continue
@@ -181,7 +187,11 @@ func (r *relay) serveConn(ctx context.Context, c *net.TCPConn, slot int) {
 	for range tcpPerConn {
 		_ = c.SetDeadline(time.Now().Add(tcpIdle)) // fails only on a closed one
 		q, err := readFrame(c)
-		if err != nil || !isQuestion(q) || !r.limits.spend(slot) {
+		if err != nil || !r.limits.spend(slot) {
+			return
+		}
+		if !isQuestion(q) {
+			r.refuse(slot, q)
 			return
 		}
 		if _, still := r.slotOf(c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()); !still {
@@ -190,6 +200,13 @@ func (r *relay) serveConn(ctx context.Context, c *net.TCPConn, slot int) {
 		if err := writeFrame(c, r.answer(ctx, "tcp", slot, q)); err != nil {
 			return
 		}
+	}
+}
+
+// refuse has the filter tell of a message that is no question.
+func (r *relay) refuse(slot int, message []byte) {
+	if r.filter != nil {
+		r.filter.NoQuestion(slot, message)
 	}
 }
 

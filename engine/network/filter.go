@@ -29,6 +29,12 @@ type Filter interface {
 	// Question judges a DNS question of a slot. It returns the question to pass
 	// on, or the answer to give at once.
 	Question(slot int, q []byte) (ask, answer []byte)
+	// NoQuestion is told of a message of a slot to the relay that is no DNS
+	// question, which goes no further.
+	NoQuestion(slot int, message []byte)
+	// Unasked is told how many packets from outside to an open slot the guard has
+	// dropped since it was told last, because they were no answers.
+	Unasked(slot int, packets uint64)
 	// Answer judges the answer to a question that it let pass, and returns what
 	// the sandbox gets to see.
 	Answer(ctx context.Context, slot int, q, a []byte) []byte

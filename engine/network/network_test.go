@@ -124,6 +124,10 @@ func TestNothingComesInFromOutside(t *testing.T) {
 	if _, err := greetAt(w.ns, "udp", net.JoinHostPort(s.Gateway4.String(), "53"), patience); err == nil {
 		t.Error("the relay answers a neighbour of the host")
 	}
+	counts, err := m.table.unasked()
+	if err != nil || len(counts) != 2 || counts[s.Addr4] == 0 || counts[s.Addr6] == 0 {
+		t.Errorf("what was dropped is counted as %v, %v", counts, err)
+	}
 	reaches(t, s.NetNS, both(), far4, far6)
 }
 

@@ -18,7 +18,8 @@ import (
 //	out         with the filter's mark for the proxy: goto refuse
 //	out         device and source in open4, else goto refuse;
 //	            destination in deny4: goto refuse · ct invalid: drop · accept
-//	in          device and destination in open4, ct established or related: accept · drop
+//	in          device and destination in open4, ct established or related: accept;
+//	            device and destination in open4: count in unasked4 · drop
 //	input       iif ours: goto local · to our addresses from elsewhere but lo: drop
 //	local       device and source in open4, to the gateway's DNS port: accept · goto refuse
 //	output      oif ours: ct established or related: accept · drop
@@ -97,6 +98,9 @@ func (t *table) addForwardRules(r ruleset) {
 		r.add(r.plain["in"], t.isOpenExpr(expr.MetaKeyOIFNAME, v6, destination), ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept())
 	}
 	r.add(r.plain["out"], jumpTo("refuse"))
+	for _, v6 := range []bool{false, true} {
+		r.add(r.plain["in"], t.isOpenExpr(expr.MetaKeyOIFNAME, v6, destination), load(v6, destination, 1), countIn(t.setUnasked(v6)))
+	}
 	r.add(r.plain["in"], drop())
 	for _, v6 := range []bool{false, true} { // an answer to a sandbox that is gone
 		if own := t.prefix(v6); own.IsValid() {
@@ -247,6 +251,11 @@ func notLoopback(key expr.MetaKey) []expr.Any {
 }
 
 func lookup(s *nftables.Set) expr.Any { return &expr.Lookup{SourceRegister: 1, SetName: s.Name} }
+
+// countIn counts a packet at the address that was loaded.
+func countIn(s *nftables.Set) expr.Any {
+	return &expr.Dynset{SrcRegKey: 1, SetName: s.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}}}
+}
 
 func jumpTo(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
 func accept() expr.Any             { return &expr.Verdict{Kind: expr.VerdictAccept} }

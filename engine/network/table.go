@@ -61,6 +61,37 @@ func (t *table) setDeny(v6 bool) *nftables.Set {
 	return &nftables.Set{Table: t.ref(), Name: "deny4", Interval: true, KeyType: nftables.TypeIPAddr}
 }
 
+// setUnasked counts, by address of an open slot, the packets from outside that
+// were no answers. It has room for all slots.
+func (t *table) setUnasked(v6 bool) *nftables.Set {
+	s := &nftables.Set{Table: t.ref(), Name: "unasked4", KeyType: nftables.TypeIPAddr, Dynamic: true, Counter: true, Size: perServer}
+	if v6 {
+		s.Name, s.KeyType = "unasked6", nftables.TypeIP6Addr
+	}
+	return s
+}
+
+// unasked returns the counts, which begin anew when the table is replaced.
+func (t *table) unasked() (map[netip.Addr]uint64, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	out := map[netip.Addr]uint64{}
+	for _, v6 := range []bool{false, true} {
+		es, err := c.GetSetElements(t.setUnasked(v6))
+		if err != nil {
+			return nil, fmt.Errorf("read what the guard counts: %w", err)
+		}
+		for _, e := range es {
+			if a, ok := netip.AddrFromSlice(e.Key); ok && e.Counter != nil {
+				out[a] = e.Counter.Packets
+			}
+		}
+	}
+	return out, nil
+}
+
 func openElement(s Slot, a netip.Addr) nftables.SetElement {
 	key := make([]byte, 16, 32)
 	copy(key, s.Device)
@@ -178,6 +209,9 @@ func (t *table) fill(c *nftables.Conn) error {
 			return err
 		}
 		if err := c.AddSet(open, nil); err != nil {
+			return err
+		}
+		if err := c.AddSet(t.setUnasked(v6), nil); err != nil {
 			return err
 		}
 		for part := range slices.Chunk(openElements(slots, v6), chunk) {

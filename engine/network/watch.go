@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
@@ -89,6 +90,7 @@ func (m *Manager) guardLoop(ctx context.Context, w *watch) {
 	defer w.close()
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
+	seen := map[netip.Addr]uint64{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -100,6 +102,7 @@ func (m *Manager) guardLoop(ctx context.Context, w *watch) {
 		case <-tick.C:
 			m.checkTable()
 			m.checkHost()
+			seen = m.tellUnasked(seen)
 		}
 		select { // notices come in bursts, our own among them
 		case <-ctx.Done():
@@ -116,6 +119,29 @@ func (m *Manager) checkTable() {
 	} else if fault != "" {
 		m.log.Warn("the network guard was changed by somebody else and is restored", "fault", fault)
 	}
+}
+
+// tellUnasked has the filter tell what the guard dropped since the counts were
+// seen, and returns those of now.
+func (m *Manager) tellUnasked(seen map[netip.Addr]uint64) map[netip.Addr]uint64 {
+	if m.filter == nil {
+		return seen
+	}
+	now, err := m.table.unasked()
+	if err != nil {
+		m.log.Debug("packets that nobody asked for are not told", "err", err)
+		return seen
+	}
+	for a, n := range now {
+		before := seen[a]
+		if n < before { // the table was replaced
+			before = 0
+		}
+		if slot, open := m.openSlot(a); open && n > before {
+			m.filter.Unasked(slot, n-before)
+		}
+	}
+	return now
 }
 
 func (m *Manager) checkHost() {

@@ -47,6 +47,7 @@ func (Value) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
 // Binding is one value that a sandbox may use, and where it may go.
 type Binding struct {
+	Name        string // what its owner calls it; never a secret itself
 	Placeholder string
 	Value       Value
 	// Hosts are the names, as api.example.com or *.example.com, to which the

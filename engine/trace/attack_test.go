@@ -3,6 +3,7 @@ package trace
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -108,6 +109,37 @@ func TestAttacksHidden(t *testing.T) {
 			attacks.Add(t, v)
 		})
 	}
+}
+
+// TestAttacksOnSockets tries a Unix socket of the host without a file, as
+// container runtimes have had for their shims. Nothing leaves the sandbox's
+// network, so that the process which tried is what there is to tell.
+func TestAttacksOnSockets(t *testing.T) {
+	b := newBox(t)
+	const socket = "@atoll-attack/shim"
+	l, err := net.Listen("unix", socket)
+	must(t, err)
+	defer l.Close()
+	if c, err := net.Dial("unix", socket); err != nil {
+		t.Fatalf("no such socket, so nothing is proven: %v", err)
+	} else {
+		c.Close()
+	}
+	got := filepath.Join(t.TempDir(), "got")
+	call := b.runAs("knock", "/proc/self/exe", socket, got)
+	r, err := b.seen(func(r engine.ActivityRecord) bool {
+		return r.Call == call && r.Kind == engine.ActivityExec && strings.Contains(r.Detail, socket)
+	})
+	v := attack.Verdict{Name: "abstract-sockets", Group: "host", Class: "container", Event: event(r), Detail: "Unix sockets without a file, as container runtimes have had for their shims"}
+	switch _, open := os.Stat(got); {
+	case open == nil:
+		v.Detail = "LEAK: connected"
+	case err != nil:
+		v.Detail = "NOT SEEN: " + err.Error()
+	default:
+		v.Blocked = true
+	}
+	attacks.Add(t, v)
 }
 
 func event(r engine.ActivityRecord) string {

@@ -108,7 +108,7 @@ func (j *joiner) failed(rec *engine.ActivityRecord) bool {
 // kinds that no process has.
 func (r *run) hold(rec engine.ActivityRecord) bool {
 	switch rec.Kind {
-	case engine.ActivityConnect, engine.ActivityDeny, engine.ActivityDNS, engine.ActivityClose, engine.ActivityCut:
+	case engine.ActivityConnect, engine.ActivityDeny, engine.ActivityDNS, engine.ActivityClose, engine.ActivityCut, engine.ActivitySecret:
 	default:
 		return false
 	}

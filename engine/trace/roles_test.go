@@ -21,6 +21,7 @@ var roles = map[string]func(args []string){
 	"ptrace":  ptrace,
 	"flood":   flood,
 	"restart": restart,
+	"knock":   knock,
 }
 
 func contextUntil() (context.Context, func()) { return context.WithCancel(context.Background()) }
@@ -61,6 +62,18 @@ func flood(args []string) {
 			}
 		}
 		check(err)
+	}
+}
+
+// knock tries to connect to a Unix socket without a file from a network of its
+// own, as a sandbox has, and makes the file args[1] when it gets through.
+func knock(args []string) {
+	runtime.LockOSThread()
+	check(syscall.Unshare(syscall.CLONE_NEWNET))
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	check(err)
+	if unix.Connect(fd, &unix.SockaddrUnix{Name: args[0]}) == nil {
+		check(os.WriteFile(args[1], nil, 0o600))
 	}
 }
 

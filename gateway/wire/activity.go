@@ -25,6 +25,7 @@ func FromActivity(p engine.ActivityPage) ActivityPage { return ActivityPage(p) }
 const (
 	ocsfProcess  = 1007
 	ocsfFile     = 1001
+	ocsfEntity   = 3004
 	ocsfNetwork  = 4001
 	ocsfDNS      = 4003
 	ocsfAPI      = 6003
@@ -44,11 +45,14 @@ func OCSF(r engine.ActivityRecord) map[string]any {
 		},
 		"device": map[string]any{"uid": r.Sandbox, "type_id": 6, "type": "Virtual"}, // required of most classes
 	}
-	if r.Kind == engine.ActivityDeny || r.Kind == engine.ActivityCut || r.Verdict == "deny" {
+	if r.Kind == engine.ActivityDeny || r.Kind == engine.ActivityCut || r.Verdict == "deny" || r.Kind == engine.ActivityPolicy && r.Operation == engine.PolicyRefused {
 		e["status_id"], e["severity_id"], e["action_id"], e["disposition_id"] = 2, 3, 2, 2
 	}
 	put(e, "message", tree.Line(r))
 	put(e, "status_detail", r.Reason)
+	if r.Count > 1 {
+		e["count"] = r.Count
+	}
 	if r.Process != "" && class != ocsfAPI {
 		e["actor"] = map[string]any{"process": ocsfProcessOf(r)}
 	}
@@ -64,6 +68,14 @@ func OCSF(r engine.ActivityRecord) map[string]any {
 		e["src_endpoint"], e["dst_endpoint"] = endpoint(r.Local, ""), endpoint(r.Remote, r.Host)
 		e["traffic"] = map[string]any{"bytes_out": r.Sent, "bytes_in": r.Received}
 		e["connection_info"] = map[string]any{"protocol_name": r.Protocol, "protocol_num": protocolNumber(r.Protocol), "direction_id": direction(r)}
+		if len(r.Addresses) > 0 {
+			e["unmapped"] = map[string]any{"connected_to": r.Addresses}
+		}
+		if r.Kind == engine.ActivitySecret {
+			e["unmapped"] = map[string]any{"secret": r.Detail, "operation": r.Operation}
+		}
+	case ocsfEntity:
+		e["entity"] = map[string]any{"type": "Policy", "name": r.Detail, "uid": r.Sandbox}
 	case ocsfDNS:
 		e["query"] = map[string]any{"hostname": r.Host}
 		e["query_time"] = r.Time.UnixMilli()
@@ -154,6 +166,10 @@ func ocsfClass(r engine.ActivityRecord) (class, activity int) {
 		return ocsfNetwork, 3
 	case engine.ActivityDeny:
 		return ocsfNetwork, 5
+	case engine.ActivitySecret: // an HTTP request, or the connection for one
+		return ocsfNetwork, 99
+	case engine.ActivityPolicy: // an entity that is managed was updated
+		return ocsfEntity, 3
 	case engine.ActivityExec:
 		return ocsfProcess, 1
 	case engine.ActivityExit:

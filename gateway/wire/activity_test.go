@@ -39,6 +39,14 @@ func TestOCSF(t *testing.T) {
 			r.Protocol, r.Local, r.Remote, r.Host = "tcp", "10.0.0.2:4000", "192.0.2.1:443", "example.com"
 		}), 4001, 1, []string{"src_endpoint.ip", "connection_info.direction_id", "actor.process.uid"}, map[string]string{"dst_endpoint.ip": `"192.0.2.1"`, "dst_endpoint.port": "443", "dst_endpoint.hostname": `"example.com"`, "connection_info.protocol_num": "6"}},
 		{engine.ActivityRecord{Kind: engine.ActivityDeny, Remote: "192.0.2.1:443", Rule: "default"}, 4001, 5, []string{"dst_endpoint.ip"}, map[string]string{"disposition_id": "2", "firewall_rule.name": `"default"`}},
+		{of(engine.ActivityConnect, func(r *engine.ActivityRecord) {
+			r.Operation, r.Addresses, r.Remote, r.Count = engine.Proxied, []string{"192.0.2.1"}, "192.0.2.9:443", 3
+		}), 4001, 1, []string{"dst_endpoint.ip"}, map[string]string{"unmapped.connected_to": `["192.0.2.1"]`, "count": "3"}},
+		{of(engine.ActivitySecret, func(r *engine.ActivityRecord) {
+			r.Operation, r.Detail, r.Verdict, r.Host = engine.SecretWithheld, "key", "deny", "example.com"
+		}), 4001, 99, []string{"connection_info.direction_id"}, map[string]string{"unmapped.secret": `"key"`, "unmapped.operation": `"withheld"`, "status_id": "2", "dst_endpoint.hostname": `"example.com"`}},
+		{engine.ActivityRecord{Kind: engine.ActivityPolicy, Sandbox: "s", Operation: engine.PolicyRefused, Reason: "no"}, 3004, 3, []string{"entity.type"}, map[string]string{"entity.uid": `"s"`, "status_id": "2", "status_detail": `"no"`}},
+		{engine.ActivityRecord{Kind: engine.ActivityPolicy, Sandbox: "s", Operation: engine.PolicyApplied, Detail: "deny all else"}, 3004, 3, nil, map[string]string{"entity.name": `"deny all else"`, "status_id": "1"}},
 		{of(engine.ActivityDNS, func(r *engine.ActivityRecord) { r.Host = "example.com" }), 4003, 1, []string{"src_endpoint.uid", "query_time"}, map[string]string{"query.hostname": `"example.com"`}},
 		{engine.ActivityRecord{Kind: engine.ActivityCall, Operation: "exec", Door: "mcp", Actor: "u"}, 6003, 99, []string{"actor.user.uid", "src_endpoint.name", "api.service.name"}, map[string]string{"api.operation": `"exec"`}},
 	} {

@@ -15,7 +15,7 @@ func (k *kit) activityTools() []Tool {
 	return []Tool{{
 		Name: "sandbox_activity", Set: SetActivity, Title: "What it did",
 		Description: "Tell what a sandbox did: calls with the processes they led to, files written, hosts reached and what was denied, from the server's ledger.",
-		Schema:      `{"type":"object","properties":{"id":{"type":"string"},"kinds":{"type":"array","items":{"type":"string","enum":["call","dns","connect","deny","close","cut","exec","exit","file","privilege","lifecycle","loss","gap"]}},"call":{"type":"string"},"after":{"type":"integer","minimum":0},"limit":{"type":"integer","minimum":1,"maximum":200}},"required":["id"],"additionalProperties":false}`,
+		Schema:      `{"type":"object","properties":{"id":{"type":"string"},"kinds":{"type":"array","items":{"type":"string","enum":["call","dns","connect","deny","close","cut","secret","policy","exec","exit","file","privilege","lifecycle","loss","gap"]}},"call":{"type":"string"},"after":{"type":"integer","minimum":0},"limit":{"type":"integer","minimum":1,"maximum":200}},"required":["id"],"additionalProperties":false}`,
 		Hints:       Hints{ReadOnly: true, Idempotent: true}, Handler: k.activity,
 	}}
 }
@@ -129,14 +129,25 @@ func (s *story) call(c *tree.Call) {
 
 func (s *story) add(r engine.ActivityRecord) {
 	switch {
+	case r.Kind == engine.ActivityPolicy:
+		s.notes = append(s.notes, strings.TrimSpace("network policy "+r.Operation+" "+quoted(r.Detail)+" "+r.Reason))
 	case r.Kind == engine.ActivityDeny, r.Kind == engine.ActivityCut, r.Verdict == "deny":
 		where := r.Host
+		if r.Kind == engine.ActivitySecret {
+			where = strings.TrimSpace(r.Operation + " " + r.Detail + " " + r.Host)
+		}
 		for _, other := range []string{r.Remote, strings.TrimSpace(r.Operation + " " + r.Detail)} {
 			if where == "" {
 				where = other
 			}
 		}
-		s.denials = append(s.denials, fmt.Sprintf("%s %s (%s)", r.Kind, quoted(where), strings.Trim(r.Rule+": "+r.Reason, ": ")))
+		text := fmt.Sprintf("%s %s (%s)", r.Kind, quoted(where), strings.Trim(r.Rule+": "+r.Reason, ": "))
+		if r.Count > 1 {
+			text += fmt.Sprintf(" ×%d", r.Count)
+		}
+		s.denials = append(s.denials, text)
+	case r.Kind == engine.ActivitySecret:
+		s.notes = append(s.notes, fmt.Sprintf("secret %s %s, host %s", quoted(r.Detail), r.Operation, quoted(r.Host)))
 	case r.Kind == engine.ActivityFile, r.Kind == engine.ActivityCall && strings.HasPrefix(r.Operation, "file."):
 		if text := strings.TrimSpace(r.Operation + " " + quoted(r.Detail)); !slices.Contains(s.files, text) {
 			s.files = append(s.files, text)
@@ -146,6 +157,9 @@ func (s *story) add(r engine.ActivityRecord) {
 	case r.Kind == engine.ActivityDNS:
 		s.hosts[quoted(r.Host)]++
 	case r.Kind == engine.ActivityConnect:
+		if r.Operation == engine.Proxied && s.hosts[quoted(r.Host)] > 0 {
+			return // the flow itself was counted
+		}
 		if r.Host != "" {
 			s.hosts[quoted(r.Host)]++
 		} else if r.Remote != "" {

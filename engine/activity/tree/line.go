@@ -18,6 +18,11 @@ func Line(r engine.ActivityRecord) string {
 			add("%s", text)
 		}
 	}
+	if len(r.Addresses) > 0 && r.Operation == engine.Proxied {
+		add("at %s, asked for", strings.Join(r.Addresses, " "))
+	} else if len(r.Addresses) > 0 {
+		add("%s", strings.Join(r.Addresses, " "))
+	}
 	if r.Remote != "" && r.Inbound {
 		add("%s", strings.TrimSpace(r.Protocol+" from "+r.Remote))
 	} else if r.Remote != "" {
@@ -34,6 +39,9 @@ func Line(r engine.ActivityRecord) string {
 	}
 	if r.From != nil && r.To != nil {
 		add("from %s to %s", r.From.Local().Format(time.DateTime), r.To.Local().Format(time.DateTime))
+	}
+	if r.Count > 1 {
+		add("×%d", r.Count)
 	}
 	if r.Rule != "" || r.Reason != "" {
 		add("(%s)", strings.Trim(r.Rule+": "+r.Reason, ": "))

@@ -73,6 +73,10 @@ func TestLine(t *testing.T) {
 		{engine.ActivityRecord{Kind: engine.ActivityClose, Protocol: "tcp", Remote: "192.0.2.1:80", Sent: 1, Received: 2}, "tcp 192.0.2.1:80 sent 1 received 2"},
 		{engine.ActivityRecord{Kind: engine.ActivityCall, Operation: "exec", Detail: "ls", Door: "api", Key: "atl_…x"}, "exec ls by api atl_…x"},
 		{engine.ActivityRecord{Kind: engine.ActivityExit, Signal: "SIGKILL", Code: 137, Duration: 1500}, "ended by SIGKILL after 1.5s"},
+		{engine.ActivityRecord{Kind: engine.ActivityDeny, Inbound: true, Reason: "unasked", Count: 7}, "×7 (unasked)"},
+		{engine.ActivityRecord{Kind: engine.ActivityConnect, Operation: engine.Proxied, Detail: "unread", Host: "a.example", Addresses: []string{"192.0.2.1"}, Protocol: "tcp", Remote: "192.0.2.9:443"}, "proxied unread a.example at 192.0.2.1, asked for tcp 192.0.2.9:443"},
+		{engine.ActivityRecord{Kind: engine.ActivitySecret, Operation: engine.SecretWithheld, Detail: "key", Verdict: "deny", Host: "a.example", Reason: "why"}, "withheld key deny a.example (why)"},
+		{engine.ActivityRecord{Kind: engine.ActivityPolicy, Operation: engine.PolicyApplied, Detail: "deny all else"}, "applied deny all else"},
 		{engine.ActivityRecord{Kind: engine.ActivityLoss, Lost: 3, Reason: "too many"}, "3 lost (too many)"},
 		{engine.ActivityRecord{Kind: engine.ActivityGap, From: &from, To: &to}, "from " + from.Local().Format(time.DateTime) + " to " + to.Local().Format(time.DateTime)},
 	} {

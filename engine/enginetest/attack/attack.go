@@ -17,8 +17,8 @@ type Verdict struct {
 	Class   string `json:"class"`   // of the sandbox
 	Blocked bool   `json:"blocked"` // nothing got out; in the group ledger: it was seen
 	Detail  string `json:"detail"`  // the story, or what went wrong
-	// Event is the record that tells of it, as SANDBOX/SEQUENCE; empty when
-	// there is nothing to tell, because nothing was sent or started.
+	// Event is the record that tells of it, as SANDBOX/SEQUENCE; empty when none
+	// does, which fails make attack.
 	Event string `json:"event"`
 }
 
