@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -275,6 +277,27 @@ func TestEventsNameTheRule(t *testing.T) {
 	}
 	if s, err := e.Stats(a.sandbox); err != nil || s.Denied != 3 || s.Lost != 0 {
 		t.Errorf("got %+v, %v", s, err)
+	}
+}
+
+// TestReadEndsWithItsContext has a reader wait for nothing. A server that ends
+// waits for it.
+func TestReadEndsWithItsContext(t *testing.T) {
+	e, a := open(t), startAgent(t)
+	dir := tree(t, "a")
+	set(t, e, a, Rules{Write: List{Deny: true}})
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		for ctx.Err() == nil { // what earlier tests left comes first
+			if _, err := e.Read(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+		}
+		cancel()
+	}
+	a.mayNot("write", dir+"/a")
+	if ev := next(t, e, a); ev.Path != dir+"/a" {
+		t.Errorf("got %+v", ev)
 	}
 }
 
