@@ -25,7 +25,7 @@ var shared struct {
 }
 
 // open attaches the programs, for all tests once.
-func open(t *testing.T) *Enforcer {
+func open(t testing.TB) *Enforcer {
 	t.Helper()
 	shared.once.Do(func() {
 		if shared.err = Supported(); shared.err != nil {
@@ -61,7 +61,7 @@ func closeShared() (err error) {
 var lastSandbox atomic.Uint32
 
 // set gives an agent's sandbox its rules, until the test ends.
-func set(t *testing.T, e *Enforcer, a *agent, r Rules) {
+func set(t testing.TB, e *Enforcer, a *agent, r Rules) {
 	t.Helper()
 	if err := e.Set(a.sandbox, a.group, r); err != nil {
 		t.Fatal(err)
@@ -110,14 +110,14 @@ func TestPreempted(t *testing.T) {
 }
 
 // tree makes files and returns their directory, as the rules see it.
-func tree(t *testing.T, files ...string) string {
+func tree(t testing.TB, files ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	plant(t, dir, files...)
 	return dir
 }
 
-func plant(t *testing.T, dir string, files ...string) {
+func plant(t testing.TB, dir string, files ...string) {
 	t.Helper()
 	for _, f := range files {
 		path := filepath.Join(dir, f)
