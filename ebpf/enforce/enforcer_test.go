@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +25,7 @@ var shared struct {
 }
 
 // open attaches the programs, for all tests once.
-func open(t *testing.T) *Enforcer {
+func open(t testing.TB) *Enforcer {
 	t.Helper()
 	shared.once.Do(func() {
 		if shared.err = Supported(); shared.err != nil {
@@ -59,7 +61,7 @@ func closeShared() (err error) {
 var lastSandbox atomic.Uint32
 
 // set gives an agent's sandbox its rules, until the test ends.
-func set(t *testing.T, e *Enforcer, a *agent, r Rules) {
+func set(t testing.TB, e *Enforcer, a *agent, r Rules) {
 	t.Helper()
 	if err := e.Set(a.sandbox, a.group, r); err != nil {
 		t.Fatal(err)
@@ -108,14 +110,14 @@ func TestPreempted(t *testing.T) {
 }
 
 // tree makes files and returns their directory, as the rules see it.
-func tree(t *testing.T, files ...string) string {
+func tree(t testing.TB, files ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	plant(t, dir, files...)
 	return dir
 }
 
-func plant(t *testing.T, dir string, files ...string) {
+func plant(t testing.TB, dir string, files ...string) {
 	t.Helper()
 	for _, f := range files {
 		path := filepath.Join(dir, f)
@@ -275,6 +277,27 @@ func TestEventsNameTheRule(t *testing.T) {
 	}
 	if s, err := e.Stats(a.sandbox); err != nil || s.Denied != 3 || s.Lost != 0 {
 		t.Errorf("got %+v, %v", s, err)
+	}
+}
+
+// TestReadEndsWithItsContext has a reader wait for nothing. A server that ends
+// waits for it.
+func TestReadEndsWithItsContext(t *testing.T) {
+	e, a := open(t), startAgent(t)
+	dir := tree(t, "a")
+	set(t, e, a, Rules{Write: List{Deny: true}})
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		for ctx.Err() == nil { // what earlier tests left comes first
+			if _, err := e.Read(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+		}
+		cancel()
+	}
+	a.mayNot("write", dir+"/a")
+	if ev := next(t, e, a); ev.Path != dir+"/a" {
+		t.Errorf("got %+v", ev)
 	}
 }
 

@@ -81,14 +81,17 @@ type Event struct {
 
 // Read waits for the next refusal. It returns os.ErrClosed after Close.
 func (e *Enforcer) Read(ctx context.Context) (Event, error) {
-	e.ring.SetDeadline(time.Time{})
-	defer context.AfterFunc(ctx, func() { e.ring.SetDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, func() { _ = e.ring.Flush() })() // it fails when it is closed
 	rec, err := e.ring.Read()
+	for errors.Is(err, ringbuf.ErrFlushed) {
+		if ctx.Err() != nil {
+			return Event{}, context.Cause(ctx)
+		}
+		rec, err = e.ring.Read() // it was about an earlier call
+	}
 	switch {
 	case errors.Is(err, ringbuf.ErrClosed):
 		return Event{}, os.ErrClosed
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return Event{}, context.Cause(ctx)
 	case err != nil:
 		return Event{}, fmt.Errorf("read refusals: %w", err)
 	}

@@ -15,9 +15,9 @@ import (
 // Watch tells of refusals until ctx ends. instance is the id of the runtime's
 // instance; the record has no sandbox.
 func (c *Confiner) Watch(ctx context.Context, tell func(instance string, r engine.ActivityRecord)) error {
-	for {
+	for ctx.Err() == nil {
 		e, err := c.kernel.Read(ctx)
-		if errors.Is(err, os.ErrClosed) || ctx.Err() != nil {
+		if err != nil && (errors.Is(err, os.ErrClosed) || ctx.Err() != nil) {
 			return nil
 		}
 		if err != nil {
@@ -30,6 +30,7 @@ func (c *Confiner) Watch(ctx context.Context, tell func(instance string, r engin
 			tell(id, record(e))
 		}
 	}
+	return nil
 }
 
 func record(e enforce.Event) engine.ActivityRecord {

@@ -58,9 +58,10 @@ func mountRoot(r Root) error {
 		return err
 	}
 	return asOwner(r.UIDBase, func() error {
-		// Layers by descriptor need Linux 6.15; before, overlay wants them attached.
+		// Layers by descriptor need Linux 6.15. Before, overlay wants them attached,
+		// or the kernel takes no descriptors that only name a directory (EBADF).
 		err := mountLayers(l, r.ID, r.Target)
-		if errors.Is(err, unix.EINVAL) {
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF) {
 			if old := mountAttached(l, r.ID, r.Target); old != nil {
 				return errors.Join(err, old)
 			}

@@ -22,7 +22,8 @@ import (
 )
 
 const (
-	daemonReady = 5 * time.Second // for containerd to serve after its start
+	daemonReady = 5 * time.Second // for a containerd that runs to answer
+	daemonStart = time.Minute     // for one that was started to serve; its end is noticed before
 	daemonStop  = 5 * time.Second // for containerd to end after SIGTERM
 	daemonLog   = 8 << 20         // size at which its log is set aside
 )
@@ -285,14 +286,16 @@ func (s *Supervisor) openLog() (*os.File, error) {
 	return f, nil
 }
 
-// await returns when containerd serves. p, when known, is watched for its end.
+// await returns when containerd serves. p, when it was just started, is watched
+// for its end.
 func (s *Supervisor) await(ctx context.Context, p *process) error {
-	ctx, cancel := context.WithTimeout(ctx, daemonReady)
-	defer cancel()
 	var ended <-chan struct{}
+	limit := daemonReady
 	if p != nil {
-		ended = p.done
+		ended, limit = p.done, daemonStart
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	answer := make(chan error, 1)
 	go func() {
 		_, err := daemonVersion(ctx, s.Address())
