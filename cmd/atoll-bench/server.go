@@ -50,7 +50,9 @@ func startServer(ctx context.Context, bin string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{bin: bin, home: home, url: "http://" + addr, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
+	s := &server{bin: bin, home: home, url: "http://" + addr, client: &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: 64, ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10, // as the product's own client
+	}}}
 	log, err := os.Create(filepath.Join(home, "bench-server.log"))
 	if err != nil {
 		return nil, err
@@ -126,6 +128,13 @@ func (s *server) send(ctx context.Context, method, path, contentType string, bod
 	if err != nil {
 		return err
 	}
+	if f, ok := body.(*os.File); ok {
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		req.ContentLength = info.Size()
+	}
 	req.Header.Set("Authorization", "Bearer "+apiKey)
 	req.Header.Set("Content-Type", contentType)
 	req.Header.Set("Accept", "application/json, text/event-stream")
@@ -144,7 +153,7 @@ func (s *server) send(ctx context.Context, method, path, contentType string, bod
 		return fmt.Errorf("%s %s: %s: %s", method, path, res.Status, bytes.TrimSpace(b))
 	}
 	if w, ok := out.(io.Writer); ok {
-		_, err = io.Copy(w, res.Body)
+		_, err = io.CopyBuffer(w, struct{ io.Reader }{res.Body}, make([]byte, 256<<10))
 		return err
 	}
 	if out != nil {
