@@ -23,7 +23,7 @@ const runDir = "/run/atoll"
 // Config says how to open a Manager.
 type Config struct {
 	ID    string // of the server; lower-case letters, digits and -, at most 32
-	Index int    // 0..15, which of the host's ranges to use; -1: the former or a free one
+	Index int    // 0..15, which of the host's ranges to use, unless another server has it by now; -1: the former or a free one
 	Ready int    // slots to keep built ahead of need
 	// Resolvers answer the sandboxes' DNS questions. Empty: those of
 	// /etc/resolv.conf, which is read again when it changes.

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -94,13 +95,27 @@ type claim struct {
 }
 
 // claimIndex locks an index for server id: want when it is not negative, else
-// the one this id had before, else a free one.
+// the one this id had before, else a free one. A server that left nothing on
+// this host when it ended may find that another one has taken its index; it
+// moves to a free one then.
 func claimIndex(dir, id string, want int) (*claim, error) {
-	if want >= 0 {
-		return tryIndex(dir, id, want)
+	former := want >= 0
+	if !former {
+		want, former = formerIndex(dir, id)
 	}
-	if i, ok := formerIndex(dir, id); ok {
-		return tryIndex(dir, id, i)
+	if former {
+		c, err := tryIndex(dir, id, want)
+		// Who has it may be about to write its name down, or to give it up.
+		for try := 0; try < 100 && engine.KindOf(err) == engine.KindConflict && !taken(dir, id, want); try++ {
+			time.Sleep(10 * time.Millisecond)
+			c, err = tryIndex(dir, id, want)
+		}
+		if engine.KindOf(err) != engine.KindConflict || !taken(dir, id, want) {
+			return c, err
+		}
+		if left, _ := listNetNS(id); len(left) > 0 {
+			return nil, err
+		}
 	}
 	for i := range servers {
 		c, err := tryIndex(dir, id, i)
@@ -124,6 +139,13 @@ func formerIndex(dir, id string) (int, bool) {
 		}
 	}
 	return 0, false
+}
+
+// taken tells whether an index is written down as another server's than id's.
+func taken(dir, id string, i int) bool {
+	b, err := os.ReadFile(lockPath(dir, i))
+	var p plan
+	return err == nil && json.Unmarshal(b, &p) == nil && p.ID != "" && p.ID != id
 }
 
 func tryIndex(dir, id string, i int) (*claim, error) {
