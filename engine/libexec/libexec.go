@@ -9,11 +9,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
+	"slices"
 
 	"github.com/atoll-sh/atoll/engine"
 )
@@ -71,7 +71,6 @@ func extract(programs fs.FS, dir string) (Paths, error) {
 		if err != nil {
 			return Paths{}, err
 		}
-		splitPages(path)
 		if name == toolbox {
 			p.Toolbox = path
 		} else {
@@ -106,7 +105,7 @@ func write(path string, data []byte) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // fails after the rename, as it should
-	_, err = f.Write(data)
+	err = writePieces(f, data)
 	err = errors.Join(err, f.Chmod(0o755), f.Sync(), f.Close())
 	if err != nil {
 		return err
@@ -114,25 +113,19 @@ func write(path string, data []byte) error {
 	return os.Rename(f.Name(), path)
 }
 
-// splitPages has the page cache hold a program in single pages. A file that was
-// written in one go lies there in pieces of up to two megabytes, and a process
-// that touches a byte gets the whole piece mapped and accounted. It is only a
-// matter of memory, so what fails is left as it was.
-func splitPages(path string) {
-	f, err := os.Open(path)
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	fd := int(f.Fd())
-	_ = unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)
-	_ = unix.Fadvise(fd, 0, 0, unix.FADV_RANDOM) // no read-ahead
-	page := make([]byte, os.Getpagesize())
-	for {
-		if _, err := f.Read(page); err != nil {
-			return
+// piece is what the kernel maps around a fault. The page cache holds a file in
+// pieces as large as it was written in, up to two megabytes. A process that
+// touches a byte of a larger one gets all of it mapped and accounted; of smaller
+// ones the kernel has to map many, which shows in each start of a program.
+const piece = 64 << 10
+
+func writePieces(w io.Writer, data []byte) error {
+	for p := range slices.Chunk(data, piece) {
+		if _, err := w.Write(p); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // beside finds the programs next to the running executable, or in the libexec
