@@ -77,15 +77,30 @@ func busyboxImage(t *testing.T) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return imageOf(t, []imageFile{
+		{name: "bin/sh", mode: 0o755, data: box}, {name: "bin/busybox", mode: 0o755, data: box}, {name: "srv/f", mode: 0o644, data: []byte("data\n")},
+	})
+}
+
+type imageFile struct {
+	name string
+	mode int64
+	data []byte
+	link string // what a symbolic link names; empty is a file
+}
+
+// imageOf makes an image of one layer.
+func imageOf(t *testing.T, files []imageFile) v1.Image {
+	t.Helper()
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
-		for _, f := range []struct {
-			name string
-			mode int64
-			data []byte
-		}{{"bin/sh", 0o755, box}, {"bin/busybox", 0o755, box}, {"srv/f", 0o644, []byte("data\n")}} {
-			if err := w.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data)), Typeflag: tar.TypeReg}); err != nil {
+		for _, f := range files {
+			h := tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data)), Typeflag: tar.TypeReg}
+			if f.link != "" {
+				h.Typeflag, h.Linkname = tar.TypeSymlink, f.link
+			}
+			if err := w.WriteHeader(&h); err != nil {
 				return nil, err
 			}
 			if _, err := w.Write(f.data); err != nil {

@@ -35,9 +35,16 @@ var builtBinary struct {
 	err  error
 }
 
+// testPrograms names a directory where the programs of these tests are, for
+// machines without a compiler.
+const testPrograms = "ATOLL_TEST_PROGRAMS"
+
 // binary builds the server once for all tests of this package.
 func binary(t *testing.T) string {
 	t.Helper()
+	if dir := os.Getenv(testPrograms); dir != "" {
+		return filepath.Join(dir, "atoll")
+	}
 	builtBinary.Do(func() {
 		dir, err := os.MkdirTemp("", "atollbin")
 		if err != nil {
@@ -161,6 +168,14 @@ func newMachineWith(t *testing.T, env []string, args ...string) *machine {
 
 func startMachine(t *testing.T, env []string, args ...string) *machine {
 	t.Helper()
+	m := startServer(t, env, args...)
+	m.waitImage()
+	return m
+}
+
+// startServer does not wait for the default snapshot.
+func startServer(t *testing.T, env []string, args ...string) *machine {
+	t.Helper()
 	addr := enginetest.FreeAddress(t)
 	home, err := os.MkdirTemp("", "ah") // short: TempDir's names are long for sockets
 	if err != nil {
@@ -168,7 +183,6 @@ func startMachine(t *testing.T, env []string, args ...string) *machine {
 	}
 	m := &machine{t: t, bin: binary(t), home: home, addr: addr, url: "http://" + addr, fault: filepath.Join(home, "fault"), args: args, env: env}
 	m.start()
-	m.waitImage()
 	return m
 }
 
@@ -211,7 +225,8 @@ func (m *machine) waitReady() {
 		}
 		select {
 		case <-m.ended:
-			m.t.Fatalf("the server ended at start:\n%s", m.log())
+			daemon, _ := os.ReadFile(filepath.Join(m.home, "containerd/log"))
+			m.t.Fatalf("the server ended at start:\n%s\ncontainerd:\n%s", m.log(), daemon)
 		default:
 		}
 		if time.Now().After(deadline) {
@@ -259,8 +274,10 @@ func (m *machine) stop() {
 	select {
 	case <-m.ended:
 	case <-time.After(time.Minute):
-		m.t.Errorf("the server did not end within a minute of SIGTERM\n%s", m.log())
-		m.kill()
+		_ = m.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines are in the log then
+		<-m.ended
+		b, _ := os.ReadFile(m.logPath())
+		m.t.Errorf("the server did not end within a minute of SIGTERM\n%s", b)
 	}
 }
 

@@ -24,27 +24,32 @@ func Guest() {
 }
 
 func guest() error {
-	if err := mountAll(); err != nil {
+	b, err := os.ReadFile("/" + workFile)
+	if err != nil {
+		return err
+	}
+	var w work
+	if err := json.Unmarshal(b, &w); err != nil {
+		return err
+	}
+	if err := loadModules(); err != nil {
+		return err
+	}
+	if w.Disk {
+		if err := toDisk(); err != nil {
+			return err
+		}
+	}
+	if err := mountAll(w.Disk); err != nil {
 		return err
 	}
 	if err := exec.Command("/bin/busybox", "--install", "-s", "/bin").Run(); err != nil {
 		return fmt.Errorf("install the commands: %w", err)
 	}
-	if err := exec.Command("/bin/ip", "link", "set", "lo", "up").Run(); err != nil {
+	if err := exec.Command("/bin/busybox", "ip", "link", "set", "lo", "up").Run(); err != nil {
 		return fmt.Errorf("bring the loopback device up: %w", err)
 	}
-	if err := loadModules(); err != nil {
-		return err
-	}
-	b, err := os.ReadFile("/" + jobsFile)
-	if err != nil {
-		return err
-	}
-	var jobs []Job
-	if err := json.Unmarshal(b, &jobs); err != nil {
-		return err
-	}
-	for _, j := range jobs {
+	for _, j := range w.Jobs {
 		res := Result{Name: j.Name, Exit: run(j)}
 		line, err := json.Marshal(res)
 		if err != nil {
@@ -57,7 +62,7 @@ func guest() error {
 
 func run(j Job) int {
 	c := exec.Command(j.Program, j.Args...)
-	c.Env = append([]string{"PATH=/bin", "HOME=/root", "TMPDIR=/tmp"}, j.Env...)
+	c.Env = append([]string{"PATH=/bin:/sbin:/usr/sbin", "HOME=/root", "TMPDIR=/tmp"}, j.Env...)
 	c.Stdout, c.Stderr = os.Stdout, os.Stdout
 	err := c.Run()
 	var exit *exec.ExitError
@@ -68,7 +73,32 @@ func run(j Job) int {
 	return c.ProcessState.ExitCode()
 }
 
-func mountAll() error {
+// toDisk makes the disk the root. The programs of jobs stay where they are.
+func toDisk() error {
+	if err := unix.Mount("devtmpfs", "/dev", "devtmpfs", 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("mount /dev: %w", err)
+	}
+	const dir, disk = "/disk", "/dev/vda"
+	if err := unix.Mount(disk, dir, "ext4", unix.MS_NOATIME, ""); err != nil {
+		return fmt.Errorf("mount the disk: %w", err)
+	}
+	if err := unix.Mount("/jobs", dir+"/jobs", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind the jobs: %w", err)
+	}
+	if err := unix.Chdir(dir); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move the disk to the root: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+// mountAll mounts what is no disk's. With a disk, temporary files lie there.
+func mountAll(disk bool) error {
 	for _, m := range []struct{ kind, dir string }{
 		{"proc", "/proc"},
 		{"sysfs", "/sys"},
@@ -78,6 +108,9 @@ func mountAll() error {
 		{"cgroup2", "/sys/fs/cgroup"},
 		{"securityfs", "/sys/kernel/security"},
 	} {
+		if disk && m.dir == "/tmp" {
+			continue
+		}
 		if err := unix.Mount(m.kind, m.dir, m.kind, 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
@@ -85,7 +118,7 @@ func mountAll() error {
 	return os.Chmod("/tmp", 0o1777)
 }
 
-// loadModules loads what was packed. None of these needs another one.
+// loadModules loads what was packed, in the order of the names.
 func loadModules() error {
 	files, err := filepath.Glob(filepath.Join("/", modulesDir, "*"))
 	if err != nil {

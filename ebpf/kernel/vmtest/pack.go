@@ -11,13 +11,61 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"strings"
 )
 
 // The machine's own files.
 const (
-	jobsFile   = "jobs.json"
+	workFile   = "work.json"
 	modulesDir = "modules"
 )
+
+// work is what the machine is told.
+type work struct {
+	Disk bool // its root is the first disk
+	Jobs []Job
+}
+
+// modules are the files to load, in an order in which each finds what it needs.
+// What the kernel has built in is left out.
+func (m Machine) modules() ([]string, error) {
+	f, err := os.Open(filepath.Join(m.Kernel.Modules, "modules.dep"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	files, needs := map[string]string{}, map[string][]string{}
+	for in := bufio.NewScanner(f); in.Scan(); {
+		file, list, _ := strings.Cut(in.Text(), ":")
+		files[moduleName(file)], needs[file] = file, strings.Fields(list)
+	}
+	var paths []string
+	done := map[string]bool{"": true}
+	var add func(file string)
+	add = func(file string) {
+		if done[file] {
+			return
+		}
+		done[file] = true
+		for _, other := range needs[file] {
+			add(other)
+		}
+		paths = append(paths, filepath.Join(m.Kernel.Modules, file))
+	}
+	wanted := m.Modules
+	if m.Disk != "" {
+		wanted = append([]string{"virtio_pci", "virtio_blk"}, wanted...)
+	}
+	for _, name := range wanted {
+		add(files[name])
+	}
+	return paths, nil
+}
+
+func moduleName(file string) string {
+	name, _, _ := strings.Cut(filepath.Base(file), ".ko")
+	return name
+}
 
 // pack writes the file system that the machine starts with.
 func (m Machine) pack(file string) error {
@@ -27,14 +75,18 @@ func (m Machine) pack(file string) error {
 	}
 	defer f.Close()
 	a := archive{w: bufio.NewWriter(f)}
-	for _, dir := range []string{"bin", "dev", "etc", "proc", "sys", "tmp", "run", "jobs", modulesDir} {
+	for _, dir := range []string{"bin", "dev", "etc", "proc", "sys", "tmp", "run", "jobs", "disk", modulesDir} {
 		a.add(dir, fs.ModeDir|0o755, nil)
 	}
 	a.add("etc/passwd", 0o644, []byte("root:x:0:0::/:/bin/sh\n"))
 	a.copy("init", m.Init)
 	a.copy("bin/busybox", cmp.Or(m.Busybox, "/bin/busybox"))
-	for _, p := range m.Kernel.Modules {
-		a.copy(path.Join(modulesDir, filepath.Base(p)), p)
+	modules, err := m.modules()
+	if err != nil {
+		return err
+	}
+	for i, p := range modules { // they are loaded in the order of their names
+		a.copy(path.Join(modulesDir, fmt.Sprintf("%03d-%s", i, filepath.Base(p))), p)
 	}
 	jobs := make([]Job, len(m.Jobs))
 	for i, j := range m.Jobs {
@@ -46,11 +98,11 @@ func (m Machine) pack(file string) error {
 		a.add(path.Dir(to)[1:], fs.ModeDir|0o755, nil)
 		a.copy(to[1:], from)
 	}
-	list, err := json.Marshal(jobs)
+	list, err := json.Marshal(work{Disk: m.Disk != "", Jobs: jobs})
 	if err != nil {
 		return err
 	}
-	a.add(jobsFile, 0o644, list)
+	a.add(workFile, 0o644, list)
 	a.add("TRAILER!!!", 0, nil)
 	if a.err != nil {
 		return a.err

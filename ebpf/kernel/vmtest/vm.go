@@ -24,7 +24,7 @@ var ErrNoKernel = errors.New("this kernel is not here")
 type Kernel struct {
 	Package string
 	Image   string
-	Modules map[string]string // paths, by the name of the file before ".ko"
+	Modules string // the directory of its modules, named after its release
 }
 
 // Find looks for a kernel where .ci/kernels puts it.
@@ -33,19 +33,13 @@ func Find(pkg string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, err
 	}
-	dir := filepath.Join(cache, "atoll", "kernels", pkg)
+	dir := filepath.Join(cache, "atoll", "vmtest", pkg)
 	images, _ := filepath.Glob(filepath.Join(dir, "boot", "vmlinuz-*"))
-	if len(images) != 1 {
+	modules, _ := filepath.Glob(filepath.Join(dir, "lib/modules/*"))
+	if len(images) != 1 || len(modules) != 1 {
 		return Kernel{}, fmt.Errorf("%s: %w", pkg, ErrNoKernel)
 	}
-	k := Kernel{Package: pkg, Image: images[0], Modules: map[string]string{}}
-	err = filepath.WalkDir(filepath.Join(dir, "lib"), func(path string, d os.DirEntry, err error) error {
-		if name, _, ok := strings.Cut(filepath.Base(path), ".ko"); ok && err == nil && d.Type().IsRegular() {
-			k.Modules[name] = path
-		}
-		return err
-	})
-	return k, err
+	return Kernel{Package: pkg, Image: images[0], Modules: modules[0]}, nil
 }
 
 // Job is a static program that runs as root in the machine.
@@ -71,7 +65,10 @@ type Machine struct {
 	Busybox   string // static; empty is /bin/busybox
 	CPUs      int
 	MemoryMiB int
+	Modules   []string          // to load at the start, by name; what these need comes by itself
 	Files     map[string]string // more static programs: paths here, by their path in the machine
+	Disk      string            // the image of its root file system, as Disk writes it; empty: all is in memory
+	Options   string            // more of the kernel's command line
 	Jobs      []Job
 }
 
@@ -92,7 +89,10 @@ func (m Machine) Run(ctx context.Context) ([]Result, error) {
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35", "-accel", "tcg", "-cpu", "max",
 		"-smp", fmt.Sprint(m.CPUs), "-m", fmt.Sprint(m.MemoryMiB), "-serial", "stdio",
-		"-kernel", m.Kernel.Image, "-initrd", initrd, "-append", commandLine)
+		"-kernel", m.Kernel.Image, "-initrd", initrd, "-append", commandLine+" "+m.Options)
+	if m.Disk != "" { // what the machine writes is forgotten
+		cmd.Args = append(cmd.Args, "-drive", "if=virtio,format=raw,cache=unsafe,snapshot=on,file="+m.Disk)
+	}
 	var faults strings.Builder
 	cmd.Stderr = &faults
 	out, err := cmd.StdoutPipe()

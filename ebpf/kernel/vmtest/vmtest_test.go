@@ -1,7 +1,6 @@
 package vmtest
 
 import (
-	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -29,6 +28,9 @@ var kernels = []struct {
 	{"linux-image-6.12-cloud-amd64", 1},
 }
 
+// modules are what the tests of the programs need.
+var modules = []string{"sch_ingress", "cls_bpf", "veth", "dummy", "overlay"}
+
 // toolbox is where sandboxes have it.
 const toolbox = "/.atoll/toolbox"
 
@@ -39,12 +41,7 @@ const limit = 8 * time.Minute
 // TestKernels runs the tests of the kernel programs under other kernels than
 // this host's.
 func TestKernels(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots machines")
-	}
-	if runtime.GOARCH != "amd64" {
-		t.Skip("the kernels to boot are those of amd64")
-	}
+	skipUnlessBooting(t)
 	jobs := []Job{
 		// What was resolved an hour ago was before these machines booted.
 		{Name: "egress", Program: compile(t, "../../egress"), Args: []string{"-test.v", "-test.skip=TestNamesAreForgotten"}},
@@ -56,24 +53,34 @@ func TestKernels(t *testing.T) {
 	self := compile(t, ".")
 	for _, k := range kernels {
 		t.Run(k.pkg, func(t *testing.T) {
-			kernel, err := Find(k.pkg)
-			if errors.Is(err, ErrNoKernel) {
-				t.Skipf("%v: .ci/setup test unpacks it where the distribution has it", err)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			defer cancel()
-			results, err := Machine{Kernel: kernel, Init: self, CPUs: k.cpus, MemoryMiB: 1024, Files: files, Jobs: jobs}.Run(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, r := range results {
-				t.Run(r.Name, func(t *testing.T) { check(t, r) })
-			}
+			boot(t, limit, Machine{
+				Kernel: find(t, k.pkg), Init: self, CPUs: k.cpus, MemoryMiB: 1024, Modules: modules, Files: files, Jobs: jobs,
+			})
 		})
 	}
+}
+
+func skipUnlessBooting(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots machines")
+	}
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the kernels to boot are those of amd64")
+	}
+}
+
+// find skips where the distribution does not have the kernel.
+func find(t testing.TB, pkg string) Kernel {
+	t.Helper()
+	kernel, err := Find(pkg)
+	if errors.Is(err, ErrNoKernel) {
+		t.Skipf("%v: .ci/setup test unpacks it where the distribution has it", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kernel
 }
 
 // activityTests are those that do with the programs of this machine. They load
@@ -92,18 +99,18 @@ func check(t *testing.T, r Result) {
 }
 
 // compile makes a static test binary of a package.
-func compile(t *testing.T, dir string) string {
+func compile(t testing.TB, dir string) string {
 	t.Helper()
 	return golang(t, dir, "test", "-c")
 }
 
 // build makes a static program.
-func build(t *testing.T, dir string) string {
+func build(t testing.TB, dir string) string {
 	t.Helper()
 	return golang(t, dir, "build")
 }
 
-func golang(t *testing.T, dir string, args ...string) string {
+func golang(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "program")
 	c := exec.CommandContext(t.Context(), "go", append(args, "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")...)
