@@ -58,10 +58,11 @@ func mountRoot(r Root) error {
 		return err
 	}
 	return asOwner(r.UIDBase, func() error {
-		// Layers by descriptor need Linux 6.15. Before, overlay wants them attached,
-		// or the kernel takes no descriptors that only name a directory (EBADF).
+		// Layers by descriptor need Linux 6.15. Before, overlay wants them attached
+		// (EINVAL), the kernel takes no descriptors that only name a directory
+		// (EBADF, as 6.12), or overlay none at all (EOPNOTSUPP, as 6.1).
 		err := mountLayers(l, r.ID, r.Target)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF) {
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF) || errors.Is(err, unix.EOPNOTSUPP) {
 			if old := mountAttached(l, r.ID, r.Target); old != nil {
 				return errors.Join(err, old)
 			}

@@ -212,7 +212,7 @@ func TestBrokenServers(t *testing.T) {
 			t.Errorf("%s: got %v, want %q in it", c.script, err, c.want)
 		}
 	}
-	fake(reply + "read x; exit 4")
+	fake(reply + "read x; read x; read x; read x; exit 4") // with what comes after its start
 	if err := b.StartLsp(ctx, python); err != nil {
 		t.Fatal(err)
 	}
