@@ -14,6 +14,7 @@ import (
 
 	"github.com/atoll-sh/atoll/engine"
 	"github.com/atoll-sh/atoll/engine/network"
+	"github.com/atoll-sh/atoll/engine/network/networktest"
 )
 
 func policyAttacks() []attack {
@@ -75,7 +76,9 @@ func policyAttacks() []attack {
 				return err
 			}
 			defer func() { _ = f.manager.Release(f.t.Context(), s) }()
-			f.carries(s)
+			if err := networktest.Carries(s.NetNS, "eth0"); err != nil {
+				return err
+			}
 			return errors.Join(f.send(s, udp4(s, good4, 9, mark), tcp4(s, evil4, 443, flagSYN, mark), udp6(s, good6, 9, mark)), f.reaches(s, "tcp", good4+":9000", mark))
 		}},
 		{"policy", "refused-list", "a list that cannot be enforced leaves the sandbox open", func(f *field, mark string) error {

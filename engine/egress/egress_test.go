@@ -29,7 +29,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/net/dns/dnsmessage"
 
 	programs "github.com/atoll-sh/atoll/ebpf/egress"
@@ -158,28 +157,8 @@ func (w *world) slot(p engine.NetworkPolicy) network.Slot {
 	s, err := w.manager.Acquire(w.t.Context())
 	must(w.t, err)
 	must(w.t, w.manager.Apply(w.t.Context(), s, p))
-	w.carries(s)
+	must(w.t, networktest.Carries(s.NetNS, "eth0"))
 	return s
-}
-
-// carries waits until a slot's new device takes frames. At first the kernel
-// loses all of them without a word.
-func (w *world) carries(s network.Slot) {
-	w.t.Helper()
-	must(w.t, networktest.In(s.NetNS, func() error {
-		eth, err := netlink.LinkByName("eth0")
-		for end := time.Now().Add(wait); err == nil; time.Sleep(time.Millisecond) {
-			var all []netlink.Qdisc
-			all, err = netlink.QdiscList(eth)
-			if len(all) > 0 && all[0].Type() != "noop" {
-				return nil
-			}
-			if time.Now().After(end) {
-				return errors.New("the device carries nothing")
-			}
-		}
-		return err
-	}))
 }
 
 // serve runs the internet's servers, in its namespace.

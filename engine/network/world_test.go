@@ -301,6 +301,7 @@ func acquire(t *testing.T, m *Manager, p *engine.NetworkPolicy) Slot {
 	if p != nil {
 		must(t, m.Apply(t.Context(), s, *p))
 	}
+	must(t, networktest.Carries(s.NetNS, "eth0"))
 	return s
 }
 

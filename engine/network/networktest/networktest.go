@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -248,4 +249,38 @@ func In(path string, fn func() error) error {
 		}
 		return fn()
 	})
+}
+
+// Carries waits until a new device in the network namespace at a path takes
+// frames and may use its addresses. At first the kernel loses all frames
+// without a word. It gives up after a minute.
+func Carries(netns, device string) error {
+	return In(netns, func() error {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			ready, err := carries(device)
+			if err != nil || ready {
+				return err
+			}
+			if time.Now().After(end) {
+				return fmt.Errorf("%s carries nothing", device)
+			}
+		}
+	})
+}
+
+func carries(device string) (bool, error) {
+	l, err := netlink.LinkByName(device)
+	if err != nil {
+		return false, err
+	}
+	queues, err := netlink.QdiscList(l)
+	if err != nil {
+		return false, err
+	}
+	addrs, err := netlink.AddrList(l, netlink.FAMILY_V6)
+	if err != nil {
+		return false, err
+	}
+	tentative := slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 })
+	return len(queues) > 0 && queues[0].Type() != "noop" && !tentative, nil
 }
