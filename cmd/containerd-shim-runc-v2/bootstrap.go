@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -38,16 +40,16 @@ func bootstrap(ctx context.Context, r early.Request) ([]byte, error) {
 	if err := plain(&p); err != nil {
 		return nil, err
 	}
-	dir := p.GetSocketDir()
-	if dir == "" {
-		dir = filepath.Join(defaults.DefaultStateDir, "s")
-	} else if err := linkSockets(dir); err != nil {
-		return nil, err
+	if dir := p.GetSocketDir(); dir != "" {
+		if err := linkSockets(dir); err != nil {
+			return nil, err
+		}
 	}
-	socket, err := shim.CreateSocketAddress(namespaces.WithNamespace(ctx, ns), dir, address, id, false)
+	socket, err := socketOf(ctx, &p)
 	if err != nil {
 		return nil, err
 	}
+	outlast(socket)
 	if err := listen(socket); err != nil {
 		return nil, err
 	}
@@ -69,6 +71,51 @@ func plain(p *bootapi.BootstrapParams) error {
 		return errSpecial
 	}
 	return nil
+}
+
+// socketOf is where containerd calls the shim of a container without a group.
+func socketOf(ctx context.Context, p *bootapi.BootstrapParams) (string, error) {
+	dir := p.GetSocketDir()
+	if dir == "" {
+		dir = filepath.Join(defaults.DefaultStateDir, "s")
+	}
+	return shim.CreateSocketAddress(namespaces.WithNamespace(ctx, p.GetNamespace()), dir, p.GetContainerdGrpcAddress(), p.GetInstanceID(), false)
+}
+
+// starter starts shims as containerd's own manager does, once the shim of the
+// container's earlier life is gone.
+type starter struct{ shim.Shim }
+
+func (s starter) Start(ctx context.Context, p *bootapi.BootstrapParams) (*bootapi.BootstrapResult, error) {
+	if socket, err := socketOf(ctx, p); err == nil {
+		outlast(socket)
+	}
+	return s.Shim.Start(ctx, p)
+}
+
+// outlast waits until no other shim listens at a container's socket. The one of
+// its earlier life ends a moment after containerd has deleted the task: it
+// would be taken for the new one as long as it answers, and removes the socket
+// before it goes, whoever's that is. One that refuses connections and leaves
+// its socket for long was killed, and one that goes on answering is left to the
+// caller.
+func outlast(socket string) {
+	const (
+		limit  = 2 * time.Second
+		killed = 100 * time.Millisecond
+	)
+	path := strings.TrimPrefix(socket, "unix://")
+	begin := time.Now()
+	answered := begin
+	for now := begin; now.Sub(begin) < limit && now.Sub(answered) < killed; now = time.Now() {
+		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+			return
+		}
+		if shim.CanConnect(socket) {
+			answered = time.Now()
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // linkSockets leaves in the bundle where the socket is, for the clean-up at

@@ -36,7 +36,7 @@ func main() {
 		Requires: []plugin.Type{plugins.EventPlugin, plugins.InternalPlugin},
 		InitFn:   newTaskService,
 	})
-	shim.RunShim(context.Background(), manager.NewShimManager("io.containerd.runc.v2"))
+	shim.RunShim(context.Background(), starter{manager.NewShimManager("io.containerd.runc.v2")})
 }
 
 // newTaskService is containerd's own, with our way to run the runtime.
