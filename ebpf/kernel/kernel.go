@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -76,7 +77,7 @@ func Attach(device int, p *ebpf.Program, d Direction, pin string) (had bool, err
 	if d == Egress {
 		at = ebpf.AttachTCXEgress
 	}
-	l, err := link.AttachTCX(link.TCXOptions{Interface: device, Program: p, Attach: at, Anchor: link.Head()})
+	l, err := attachTCX(link.TCXOptions{Interface: device, Program: p, Attach: at, Anchor: link.Head()})
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		return attachFilter(device, p, d)
 	}
@@ -88,6 +89,17 @@ func Attach(device int, p *ebpf.Program, d Direction, pin string) (had bool, err
 		return false, fmt.Errorf("pin %s: %w", pin, err)
 	}
 	return false, nil
+}
+
+// attachTCX waits for a link whose pin was removed: the kernel lets go of it a
+// moment later, and has no program twice on a hook.
+func attachTCX(o link.TCXOptions) (link.Link, error) {
+	for end := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		l, err := link.AttachTCX(o)
+		if !errors.Is(err, unix.EEXIST) || time.Now().After(end) {
+			return l, err
+		}
+	}
 }
 
 // Attached tells whether a device has the program that Attach put there with
