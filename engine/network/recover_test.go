@@ -284,7 +284,7 @@ func TestIndexOfAServerThatHeldNothing(t *testing.T) {
 func TestParallelAcquireAndRelease(t *testing.T) {
 	m := open(t, Config{Index: -1, Ready: 4})
 	var mu sync.Mutex
-	seen := map[int]bool{}
+	held := map[int]bool{}
 	var wg sync.WaitGroup
 	for range 24 {
 		wg.Go(func() {
@@ -294,14 +294,17 @@ func TestParallelAcquireAndRelease(t *testing.T) {
 				return
 			}
 			mu.Lock()
-			if seen[s.Index] {
+			if held[s.Index] {
 				t.Errorf("slot %d was handed out twice", s.Index)
 			}
-			seen[s.Index] = true
+			held[s.Index] = true
 			mu.Unlock()
 			if err := m.Apply(t.Context(), s, *allowAll()); err != nil {
 				t.Error(err)
 			}
+			mu.Lock()
+			delete(held, s.Index) // from here on another one may have it
+			mu.Unlock()
 			if err := m.Release(t.Context(), s); err != nil {
 				t.Error(err)
 			}
