@@ -79,12 +79,11 @@ type KeyStore interface {
 
 // AccountStore keeps users, organizations and their quotas.
 type AccountStore interface {
-	EnsureUser(ctx context.Context, u engine.User) error
+	EnsureAccount(ctx context.Context, u engine.User, o engine.Organization) error
 	UserByEmail(ctx context.Context, email string) (engine.User, error)
 	User(ctx context.Context, id string) (engine.User, error)
 	Users(ctx context.Context) ([]engine.User, error)
 	InsertUser(ctx context.Context, u engine.User, o engine.Organization, quota *engine.RegionQuota, k store.Key, secret string) error
-	EnsureOrganization(ctx context.Context, o engine.Organization) error
 	InsertOrganization(ctx context.Context, o engine.Organization) error
 	Organization(ctx context.Context, id string) (engine.Organization, error)
 	Organizations(ctx context.Context, userID string) ([]engine.Organization, error)

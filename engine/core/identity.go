@@ -84,13 +84,9 @@ func (k Keys) signUp(ctx context.Context, id engine.Identity, userID string) (en
 		email = ""
 	}
 	user := engine.User{ID: userID, Name: name, Email: email, EmailVerified: email != "", CreatedAt: now}
-	if err := k.Store.EnsureUser(ctx, user); err != nil {
-		return engine.User{}, err
-	}
-	err := k.Store.EnsureOrganization(ctx, engine.Organization{
+	return user, k.Store.EnsureAccount(ctx, user, engine.Organization{
 		ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(userID)).String(), Name: name, CreatedBy: userID, Personal: true, CreatedAt: now, UpdatedAt: now,
 	})
-	return user, err
 }
 
 // organizationOf is where a token counts: the one it is bound to, the one the

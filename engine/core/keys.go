@@ -157,10 +157,7 @@ func (k Keys) EnsureAdmin(ctx context.Context, secret string) error {
 	}
 	now := k.Now().UTC()
 	user := engine.User{ID: engine.DefaultUser, Name: "admin", Email: "admin@localhost", Admin: true, CreatedAt: now}
-	if err := k.Store.EnsureUser(ctx, user); err != nil {
-		return public(err)
-	}
-	err := k.Store.EnsureOrganization(ctx, engine.Organization{
+	err := k.Store.EnsureAccount(ctx, user, engine.Organization{
 		ID: engine.DefaultOrganization, Name: "Default", CreatedBy: user.ID, Personal: true, CreatedAt: now, UpdatedAt: now,
 	})
 	if err != nil {

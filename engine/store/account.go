@@ -47,8 +47,24 @@ func userToRow(u engine.User) *userRow {
 
 // EnsureUser stores a user unless one has the id.
 func (s *Store) EnsureUser(ctx context.Context, u engine.User) error {
-	_, err := s.w.NewInsert().Model(userToRow(u)).On("CONFLICT (id) DO NOTHING").Exec(ctx)
-	return translate(err, "create the user")
+	return translate(ensureUser(ctx, s.w, u), "create the user")
+}
+
+func ensureUser(ctx context.Context, db bun.IDB, u engine.User) error {
+	_, err := db.NewInsert().Model(userToRow(u)).On("CONFLICT (id) DO NOTHING").Exec(ctx)
+	return err
+}
+
+// EnsureAccount does what EnsureUser and EnsureOrganization do, at once: nobody
+// sees the one without the other.
+func (s *Store) EnsureAccount(ctx context.Context, u engine.User, o engine.Organization) error {
+	err := s.inTx(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := ensureUser(ctx, tx, u); err != nil {
+			return err
+		}
+		return ensureOrganization(ctx, tx, o)
+	})
+	return translate(err, "create the user with an organization")
 }
 
 // User finds a user by id.
@@ -169,22 +185,24 @@ func (s *Store) InsertOrganization(ctx context.Context, o engine.Organization) e
 // EnsureOrganization stores an organization unless it exists, and makes its
 // creator an owner unless they are a member.
 func (s *Store) EnsureOrganization(ctx context.Context, o engine.Organization) error {
-	err := s.inTx(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewInsert().Model(organizationToRow(o)).On("CONFLICT (id) DO NOTHING").Exec(ctx); err != nil {
-			return err
-		}
-		_, err := tx.NewUpdate().Table("organizations").Set("created_by = ?", o.CreatedBy).Set("updated_at = created_at").
-			Where("id = ? AND created_by = ''", o.ID).Exec(ctx)
-		if err != nil {
-			return err
-		}
-		_, err = tx.NewInsert().Model(&memberRow{
-			OrganizationID: o.ID, UserID: o.CreatedBy, Role: string(engine.RoleOwner),
-			CreatedAt: toNanos(o.CreatedAt), UpdatedAt: toNanos(o.CreatedAt),
-		}).On("CONFLICT (organization_id, user_id) DO NOTHING").Exec(ctx)
-		return err
-	})
+	err := s.inTx(ctx, func(ctx context.Context, tx bun.Tx) error { return ensureOrganization(ctx, tx, o) })
 	return translate(err, "create the organization")
+}
+
+func ensureOrganization(ctx context.Context, tx bun.Tx, o engine.Organization) error {
+	if _, err := tx.NewInsert().Model(organizationToRow(o)).On("CONFLICT (id) DO NOTHING").Exec(ctx); err != nil {
+		return err
+	}
+	_, err := tx.NewUpdate().Table("organizations").Set("created_by = ?", o.CreatedBy).Set("updated_at = created_at").
+		Where("id = ? AND created_by = ''", o.ID).Exec(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = tx.NewInsert().Model(&memberRow{
+		OrganizationID: o.ID, UserID: o.CreatedBy, Role: string(engine.RoleOwner),
+		CreatedAt: toNanos(o.CreatedAt), UpdatedAt: toNanos(o.CreatedAt),
+	}).On("CONFLICT (organization_id, user_id) DO NOTHING").Exec(ctx)
+	return err
 }
 
 // Organization finds an organization by id.
