@@ -5,6 +5,7 @@ package daemon
 
 import (
 	"context"
+	"runtime/debug"
 
 	"github.com/containerd/containerd/v2/cmd/containerd/command"
 )
@@ -12,5 +13,6 @@ import (
 // Main runs containerd until it is told to end. args are those after the
 // command's name, as ["--config", "/path/config.toml"].
 func Main(args []string) error {
+	debug.SetGCPercent(50) // it holds little and lives long
 	return command.App().Run(context.Background(), append([]string{"containerd"}, args...))
 }
