@@ -45,18 +45,15 @@ func userToRow(u engine.User) *userRow {
 	}
 }
 
-// EnsureUser stores a user unless one has the id.
-func (s *Store) EnsureUser(ctx context.Context, u engine.User) error {
-	return translate(ensureUser(ctx, s.w, u), "create the user")
-}
-
+// ensureUser stores a user unless one has the id.
 func ensureUser(ctx context.Context, db bun.IDB, u engine.User) error {
 	_, err := db.NewInsert().Model(userToRow(u)).On("CONFLICT (id) DO NOTHING").Exec(ctx)
 	return err
 }
 
-// EnsureAccount does what EnsureUser and EnsureOrganization do, at once: nobody
-// sees the one without the other.
+// EnsureAccount stores a user and an organization unless they exist, and makes
+// the organization's creator an owner unless they are a member. Nobody sees the
+// one without the other.
 func (s *Store) EnsureAccount(ctx context.Context, u engine.User, o engine.Organization) error {
 	err := s.inTx(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if err := ensureUser(ctx, tx, u); err != nil {
@@ -180,13 +177,6 @@ func insertOrganization(ctx context.Context, tx bun.Tx, o engine.Organization) e
 func (s *Store) InsertOrganization(ctx context.Context, o engine.Organization) error {
 	err := s.inTx(ctx, func(ctx context.Context, tx bun.Tx) error { return insertOrganization(ctx, tx, o) })
 	return translate(err, "insert an organization")
-}
-
-// EnsureOrganization stores an organization unless it exists, and makes its
-// creator an owner unless they are a member.
-func (s *Store) EnsureOrganization(ctx context.Context, o engine.Organization) error {
-	err := s.inTx(ctx, func(ctx context.Context, tx bun.Tx) error { return ensureOrganization(ctx, tx, o) })
-	return translate(err, "create the organization")
 }
 
 func ensureOrganization(ctx context.Context, tx bun.Tx, o engine.Organization) error {

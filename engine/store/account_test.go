@@ -111,7 +111,7 @@ func testUsers(t *testing.T, s *store.Store) {
 	if all, err := s.Users(ctx); err != nil || len(all) != 1 {
 		t.Errorf("got %+v, %v", all, err)
 	}
-	if err := s.EnsureUser(ctx, u); err != nil {
+	if err := s.EnsureAccount(ctx, u, o); err != nil {
 		t.Error(err)
 	}
 	_, err = s.User(ctx, "nobody")
@@ -120,14 +120,9 @@ func testUsers(t *testing.T, s *store.Store) {
 
 func testOrganizations(t *testing.T, s *store.Store) {
 	ctx := t.Context()
-	for _, name := range []string{"ann", "bob"} {
-		if err := s.EnsureUser(ctx, testUser(name)); err != nil {
-			t.Fatal(err)
-		}
-	}
 	plain := engine.Organization{ID: "o1", Name: "One", CreatedBy: "u-ann", CreatedAt: now, UpdatedAt: now}
 	for range 2 {
-		if err := s.EnsureOrganization(ctx, plain); err != nil {
+		if err := s.EnsureAccount(ctx, testUser("ann"), plain); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -169,13 +164,10 @@ func testOrganizations(t *testing.T, s *store.Store) {
 
 func testMembers(t *testing.T, s *store.Store) {
 	ctx := t.Context()
-	for _, name := range []string{"ann", "bob"} {
-		if err := s.EnsureUser(ctx, testUser(name)); err != nil {
+	for name, id := range map[string]string{"ann": "o", "bob": "bobs"} {
+		if err := s.EnsureAccount(ctx, testUser(name), engine.Organization{ID: id, Name: "O", CreatedBy: "u-" + name, CreatedAt: now, UpdatedAt: now}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := s.EnsureOrganization(ctx, engine.Organization{ID: "o", Name: "O", CreatedBy: "u-ann", CreatedAt: now, UpdatedAt: now}); err != nil {
-		t.Fatal(err)
 	}
 	role := engine.Role{ID: "r1", OrganizationID: "o", Name: "Ops", Description: "d", Permissions: []string{"read:limits"}, CreatedAt: now, UpdatedAt: now}
 	if err := s.InsertRole(ctx, role); err != nil {
