@@ -20,6 +20,9 @@ import (
 // filter.
 func (d *Driver) listenerPath(id string) string { return filepath.Join(d.dir(id), "refused.sock") }
 
+// tellingPath is where shims tell of refused calls.
+func (d *Driver) tellingPath() string { return filepath.Join(d.cfg.StateDir, "refused", "server.sock") }
+
 // openRefusals opens the socket to which shims tell refused calls. Where that
 // cannot be they are refused all the same.
 func (d *Driver) openRefusals() error {
@@ -27,7 +30,7 @@ func (d *Driver) openRefusals() error {
 		return nil
 	}
 	var err error
-	d.refusals, err = refused.Listen(filepath.Join(d.cfg.StateDir, "refused", "server.sock"), d.log)
+	d.refusals, err = refused.Listen(d.tellingPath(), d.log)
 	return err
 }
 
@@ -40,7 +43,7 @@ func (d *Driver) closeRefusals() error {
 
 // listener names the listener's keeper for an instance.
 func (d *Driver) listener(id string) listenerNames {
-	return listenerNames{Path: d.listenerPath(id), Server: filepath.Join(d.cfg.StateDir, "refused", "server.sock")}
+	return listenerNames{Path: d.listenerPath(id), Server: d.tellingPath()}
 }
 
 // Refusals hands on the system calls that the filters of instances refuse, those
